@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# virtquilt: 'make help' lists the commands; README.md explains them.
+
+.DEFAULT_GOAL := all
+.NOTPARALLEL:
+.SUFFIXES:
+
+# The user's TREE, CONFIG, OUT, KERNEL_SRC, KERNEL_TARBALL, DEBUG and
+# INTERFACE reach the scripts through the environment, blanks and all.
+export
+
+LAB := tools/testing/lab
+MACHINES := $(filter-out %~,$(notdir $(wildcard $(LAB)/machines/*)))
+
+##@ The two that most people need
+all: ## build the patched kernel, boot machine amd, print what it answers
+	@scripts/check table
+
+check: ## all gates, all machines, all tests, mutants
+	@scripts/check all
+
+##@ Parts of it
+# check-<interface> or check-<machine>
+check-%: ## check-<interface> or check-<machine>: that part alone
+	@scripts/check part $*
+
+lab-%: ## lab-<machine>: build a machine, boot it, run its tests
+	@scripts/check part $*
+
+shell-%: ## shell-<machine>: a shell on a machine
+	@scripts/check shell $*
+
+mutants: ## break the stack on purpose; a test must notice (INTERFACE=name)
+	@scripts/check mutants
+
+lint: ## patches, scripts and documents: form and style
+	@scripts/check lint
+
+bisect: ## each prefix of the series compiles what it touches
+	@scripts/check bisect
+
+##@ The stack on a tree of your own (TREE=/path/to/linux)
+apply: ## copy the new files in and push the series
+	@./setup && scripts/stack apply "$$TREE"
+
+unapply: ## give the tree back as it was
+	@./setup && scripts/stack unapply "$$TREE"
+
+status: ## for each patch: applied, applies, in the tree, conflicts
+	@./setup && scripts/stack status "$$TREE"
+
+refresh: ## write the patches anew, from TREE's edited files if given
+	@./setup && scripts/stack refresh "$$TREE"
+
+export: ## the whole stack as a series for git am (OUT=folder)
+	@./setup && scripts/stack export "$${OUT:-build/export}"
+
+kernel: ## build TREE with the stack (CONFIG=file)
+	@scripts/check kernel
+
+##@ Housekeeping
+tree: ## the pinned tree with the stack, in build/linux
+	@scripts/check tree
+
+clean: ## remove build/; the cache stays
+	@rm -rf build
+
+help: ## this list
+	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } \
+		/^[a-z%-]+:.*## / { n = $$1; sub(/%/, "*", n); \
+		printf "  make %-10s %s\n", n, $$2 }' Makefile
+
+.PHONY: all check mutants lint bisect apply unapply status refresh export \
+	kernel tree clean help

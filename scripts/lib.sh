@@ -1,0 +1,92 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the project's shell scripts share. Sourced, with $top set to the
+# project's folder.
+
+PIN=v5.10
+: "${top:?}"
+# shellcheck disable=SC2034 # used by the scripts that source this file
+{
+	build=$top/build
+	results=$build/results
+	patches=$top/patches/$PIN
+	cache=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/virtquilt
+	TAB=$(printf '\t')
+	NL='
+'
+}
+
+# Scripts compare and sort text; a user's language must not change that.
+LC_ALL=C
+export LC_ALL
+
+# die SENTENCE: one clear sentence with the cause and the cure, then stop.
+die()
+{
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+# pin_value KEY: the values that the pin file gives for KEY, one a line.
+pin_value()
+{
+	sed -n "s/^$1[[:space:]][[:space:]]*//p" "$patches/pin"
+}
+
+# sha FILE: the sha256 of one file, bare; "-" is standard input
+sha()
+{
+	sha256sum -- "$1" | cut -d' ' -f1
+}
+
+# step LABEL LOG COMMAND...: run a long command, its output kept in LOG.
+#
+# On a terminal one line shows the elapsed time and the log's last line;
+# elsewhere a line is printed when the step ends. Success is otherwise
+# silent. A failure prints the end of the log and returns the command's
+# status. The command runs in the foreground, so that Ctrl-C reaches it.
+step()
+{
+	step_label=$1
+	step_log=$2
+	shift 2
+	mkdir -p "${step_log%/*}" || return 1
+	: >"$step_log" || return 1
+	step_start=$(date +%s)
+	step_ticker=
+	if [ -t 1 ]; then
+		step_tick &
+		step_ticker=$!
+		trap 'kill "$step_ticker" 2>/dev/null' EXIT
+	fi
+	step_status=0
+	"$@" >"$step_log" 2>&1 </dev/null || step_status=$?
+	if [ -n "$step_ticker" ]; then
+		kill "$step_ticker" 2>/dev/null
+		wait "$step_ticker" 2>/dev/null
+		trap - EXIT
+		printf '\r\033[K'
+	fi
+	step_took=$(($(date +%s) - step_start))
+	if [ "$step_status" -eq 0 ]; then
+		printf '%4ds  %s\n' "$step_took" "$step_label"
+		return 0
+	fi
+	printf '%4ds  %s: failed (status %d), the last lines of %s:\n' \
+		"$step_took" "$step_label" "$step_status" "$step_log" >&2
+	tail -n 40 -- "$step_log" >&2
+	return "$step_status"
+}
+
+# The moving line of step. One second is the display's pace, nothing waits
+# for it.
+step_tick()
+{
+	while :; do
+		printf '\r\033[K%4ds  %s: %s' "$(($(date +%s) - step_start))" \
+			"$step_label" "$(tail -n 1 -- "$step_log" | cut -c1-50 |
+				tr -d '\r\t')"
+		sleep 1
+	done
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the tests of vfio_group_domain() share.  Functions return 0 or more,
+ * or a negative errno.
+ */
+#ifndef VFIO_GROUP_DOMAIN_LIB_H
+#define VFIO_GROUP_DOMAIN_LIB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include <linux/types.h>
+#include <linux/vfio.h>
+#include "vfio_test_uapi.h"
+
+#ifndef ARRAY_SIZE
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#endif
+
+/* A mediated device that a test made */
+struct mdev {
+	unsigned int parent;	/* number of the device it is on */
+	char name[40];		/* UUID */
+	int group;		/* number of its VFIO group */
+};
+
+/* What userspace opens to use a device: container, group and device */
+struct user {
+	int container;
+	int group;
+	int device;
+};
+
+int modules_load(bool pci);
+int modules_unload_and_load(void);
+
+int iommu_open(void);
+int probe_open(void);
+int devices_remove_all(int iommu);
+int device_add(int iommu, unsigned int unit, unsigned int flags);
+int device_remove(int iommu, unsigned int id);
+int fault_inject(int iommu, unsigned int fault, int error);
+int iommu_stats(int iommu, struct vfio_test_stats *stats);
+int iommu_domain(int iommu, unsigned int id, unsigned int pasid);
+int iommu_translate(int iommu, unsigned int id, unsigned int pasid,
+		    __u64 iova, __u64 *phys);
+
+int mdev_create(unsigned int parent, const char *type, unsigned int nr,
+		struct mdev *m);
+int mdev_remove(const struct mdev *m);
+bool mdev_removal_started(const struct mdev *m);
+int mdev_info(int device, struct vfio_test_mdev_info *info);
+int mdev_dma(int device, __u64 iova, void *data, size_t size, bool write);
+
+int container_open(void);
+int container_set_iommu(int container, unsigned long type);
+int container_map(int container, void *vaddr, __u64 iova, size_t size);
+int container_unmap(int container, __u64 iova, size_t size);
+int group_open(int group);
+int group_set_container(int group, int container);
+int group_device(int group, const char *name);
+
+int user_open(struct user *u, int group, const char *name);
+int user_join(struct user *u, int container, int group, const char *name);
+void user_close(struct user *u);
+
+int probe_hold(int probe, unsigned int bus, const char *name);
+int probe_release(int probe);
+int probe_domain(int probe, struct vfio_test_domain *answer);
+int probe_domain_null(int probe, struct vfio_test_domain *answer);
+int probe_calls(int probe, struct vfio_test_calls *calls);
+int probe_lookup(int probe, __u64 iova, __u64 *phys);
+int probe_phys(int probe, const void *vaddr, __u64 *phys);
+int probe_bench(int probe, struct vfio_test_bench *bench);
+
+void *page_alloc(size_t size);
+void close_all_but(int keep);
+char thread_state(pid_t tid);
+
+int file_write(const char *path, const char *text);
+int link_base(const char *path, char *base, size_t size);
+
+int panic_on_oops_set(int value);
+
+#endif /* VFIO_GROUP_DOMAIN_LIB_H */
