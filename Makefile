@@ -10,8 +10,6 @@
 # INTERFACE reach the scripts through the environment, blanks and all.
 export
 
-LAB := tools/testing/lab
-MACHINES := $(filter-out %~,$(notdir $(wildcard $(LAB)/machines/*)))
 
 ##@ The two that most people need
 all: ## build the patched kernel, boot machine amd, print what it answers
@@ -33,6 +31,9 @@ shell-%: ## shell-<machine>: a shell on a machine
 
 mutants: ## break the stack on purpose; a test must notice (INTERFACE=name)
 	@scripts/check mutants
+
+bench: ## what things cost, in instructions
+	@scripts/check bench
 
 lint: ## patches, scripts and documents: form and style
 	@scripts/check lint
@@ -71,5 +72,5 @@ help: ## this list
 		/^[a-z%-]+:.*## / { n = $$1; sub(/%/, "*", n); \
 		printf "  make %-10s %s\n", n, $$2 }' Makefile
 
-.PHONY: all check mutants lint bisect apply unapply status refresh export \
+.PHONY: all check mutants lint bisect bench apply unapply status refresh export \
 	kernel tree clean help
