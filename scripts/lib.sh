@@ -17,9 +17,10 @@ PIN=v5.10
 '
 }
 
-# Scripts compare and sort text; a user's language must not change that.
-LC_ALL=C
-export LC_ALL
+# Scripts compare and sort text; a user's language must not change that. The
+# kernel's build drops LC_ALL, so the parts are set as well.
+LC_ALL=C LANG=C LC_CTYPE=C LC_MESSAGES=C
+export LC_ALL LANG LC_CTYPE LC_MESSAGES
 
 # die SENTENCE: one clear sentence with the cause and the cure, then stop.
 die()
