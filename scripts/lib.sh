@@ -10,6 +10,8 @@ PIN=v5.10
 {
 	build=$top/build
 	results=$build/results
+	# The pinned tree with the stack; LINUX= names a copy of it.
+	linux=${LINUX:-$build/linux}
 	patches=$top/patches/$PIN
 	cache=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/virtquilt
 	TAB=$(printf '\t')
