@@ -366,6 +366,36 @@ static bool run_test(char *line, int number)
 	return !why && !found;
 }
 
+/*
+ * Let kmemleak, in a kernel that has it, look for what nothing points to any
+ * more. What it finds it says in the kernel log, "kmemleak:" in front; here are
+ * the objects themselves. It passes over memory that was allocated in the last
+ * 5 seconds (MSECS_MIN_AGE in mm/kmemleak.c), so this is waited for.
+ */
+static void search_leaks(void)
+{
+	char line[512];
+	FILE *f;
+	int i;
+
+	f = fopen("/sys/kernel/debug/kmemleak", "r+e");
+	if (!f)
+		return;
+	say("# lab: search for leaked memory\n");
+	sleep(6);
+	/* An object is a leak when nothing changed in it since the scan before. */
+	for (i = 0; i < 2; i++) {
+		fputs("scan", f);
+		fflush(f);
+	}
+	rewind(f);
+	while (fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = '\0';
+		say("  # leak: %s\n", line);
+	}
+	fclose(f);
+}
+
 static void run_tests(void)
 {
 	char line[1024];
@@ -385,6 +415,7 @@ static void run_tests(void)
 	while (fgets(line, sizeof(line), list))
 		good &= run_test(line, ++n);
 	fclose(list);
+	search_leaks();
 	if (search_log()) {
 		say("# lab: reason the kernel log is not clean after the last test\n");
 		good = false;
