@@ -12,7 +12,7 @@ export
 
 
 ##@ The two that most people need
-all: ## build the patched kernel, boot machine amd, print what it answers
+all: ## build the patched kernel, boot the machines, print what they answer
 	@scripts/check table
 
 check: ## all gates, all machines, all tests, mutants

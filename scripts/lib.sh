@@ -37,6 +37,14 @@ pin_value()
 	sed -n "s/^$1[[:space:]][[:space:]]*//p" "$patches/pin"
 }
 
+# machine_value MACHINE VARIABLE: what the machine's file says
+machine_value()
+{
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	sh -c '. "$1"; eval "printf \"%s\\n\" \"\${$2:-}\""' sh \
+		"$top/tools/testing/lab/machines/$1" "$2"
+}
+
 # sha FILE: the sha256 of one file, bare; "-" is standard input
 sha()
 {

@@ -11,9 +11,10 @@
  * /lab/tests, a line a test, fields separated by one blank:
  *	INTERFACE TIMEOUT MODULES COMMAND...
  * TIMEOUT in seconds; MODULES separated by commas, in the order of loading,
- * "-" for none; COMMAND is a program with its arguments, or "kunit
- * FOLDER/SUITE": the suite ran when its module was loaded, its results are read from
- * debugfs.
+ * "-" for none; a colon and parameters, separated by colons, behind a module
+ * make it be loaded anew with these. COMMAND is a program with its arguments,
+ * or "kunit FOLDER/SUITE": the suite ran when its module was loaded, its results
+ * are read from debugfs.
  *
  * Kernel command line: lab.channel=DEVICE, and lab.shell for a shell on the
  * console in place of the tests.
@@ -166,15 +167,36 @@ static int search_log(void)
 	return found;
 }
 
-static bool load_module(const char *name)
+/* A file's name may have either of "-" and "_", a module's has the latter. */
+static void unload_module(const char *name)
 {
+	char module[256], *p;
+
+	snprintf(module, sizeof(module), "%s", name);
+	for (p = module; *p; p++)
+		if (*p == '-')
+			*p = '_';
+	syscall(SYS_delete_module, module, O_NONBLOCK);
+}
+
+static bool load_module(char *name)
+{
+	char *parameters = strchr(name, ':'), *p;
 	char path[512];
 	int fd, rc;
 
+	if (parameters) {
+		*parameters++ = '\0';
+		for (p = parameters; *p; p++)
+			if (*p == ':')
+				*p = ' ';
+		unload_module(name);
+	}
 	snprintf(path, sizeof(path), "/lab/modules/%s.ko", name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	rc = fd < 0 ? -1 : syscall(SYS_finit_module, fd, "", 0);
-	if (rc && errno == EEXIST)
+	rc = fd < 0 ? -1 : syscall(SYS_finit_module, fd,
+				   parameters ? parameters : "", 0);
+	if (rc && errno == EEXIST && !parameters)
 		rc = 0;
 	if (rc)
 		say("  # module %s: %s\n", name, strerror(errno));
