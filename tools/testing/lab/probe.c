@@ -13,8 +13,6 @@
 #ifndef KVM_CAP_PPC_SECURE_GUEST
 #define KVM_CAP_PPC_SECURE_GUEST	181
 #endif
-#define MSR_RELOAD_FIXED_CTR0		0x1309
-#define MSR_RELOAD_PMC0			0x14c1
 
 /* Is there a function of that name in the kernel or a loaded module? */
 static int has_symbol(const char *name)
@@ -31,19 +29,9 @@ static int has_symbol(const char *name)
 	return found;
 }
 
-static const char *read_msr(int vcpu, unsigned int index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msrs = { .head.nmsrs = 1, .entry.index = index };
-
-	return ioctl(vcpu, KVM_GET_MSRS, &msrs) == 1 ? "answered" : "refused";
-}
-
 int main(void)
 {
-	int kvm, vm = -1, vcpu = -1;
+	int kvm;
 
 	printf("TAP version 13\n1..1\n");
 	printf("# answer vfio-migration-region: %s\n",
@@ -51,21 +39,14 @@ int main(void)
 	       "library loaded" : "no driver in this kernel offers it");
 
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	if (kvm >= 0)
-		vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	if (vm >= 0)
-		vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-	if (vcpu < 0) {
-		printf("# /dev/kvm: %s\nnot ok 1 a vCPU can be asked\n",
+	if (kvm < 0) {
+		printf("# /dev/kvm: %s\nnot ok 1 KVM can be asked\n",
 		       strerror(errno));
 		return 1;
 	}
 	printf("# answer ppc-secure-guest: capability %d is %d on this processor\n",
 	       KVM_CAP_PPC_SECURE_GUEST,
 	       ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_PPC_SECURE_GUEST));
-	printf("# answer pmu-reload-msrs: %#x %s, %#x %s\n",
-	       MSR_RELOAD_PMC0, read_msr(vcpu, MSR_RELOAD_PMC0),
-	       MSR_RELOAD_FIXED_CTR0, read_msr(vcpu, MSR_RELOAD_FIXED_CTR0));
-	printf("ok 1 a vCPU can be asked\n");
+	printf("ok 1 KVM can be asked\n");
 	return 0;
 }
