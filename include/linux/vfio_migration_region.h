@@ -88,6 +88,7 @@ struct vfio_migration_region_ops {
  * @data: is passed to them
  * @type: name of the kind of device.  A stream of another type is refused.
  * @version: version of the state's layout.  A stream of another is refused.
+ * @offset: where the region is in the device's file, a multiple of PAGE_SIZE
  * @state_size: bytes of state
  * @memory: from vmalloc_user(), or NULL.  Userspace can read it at any time.
  *	It must stay until vfio_migration_region_destroy().
@@ -102,6 +103,7 @@ struct vfio_migration_region_params {
 	void *data;
 	const char *type;
 	u32 version;
+	u64 offset;
 	u64 state_size;
 	void *memory;
 	u64 memory_size;
@@ -118,14 +120,14 @@ int vfio_migration_region_open(struct vfio_migration_region *mr);
 void vfio_migration_region_release(struct vfio_migration_region *mr);
 
 int vfio_migration_region_info(struct vfio_migration_region *mr,
-			       void __user *arg, u64 offset);
+			       void __user *arg);
 ssize_t vfio_migration_region_read(struct vfio_migration_region *mr,
-				   char __user *buf, size_t count, u64 pos);
+				   char __user *buf, size_t count, loff_t *ppos);
 ssize_t vfio_migration_region_write(struct vfio_migration_region *mr,
 				    const char __user *buf, size_t count,
-				    u64 pos);
+				    loff_t *ppos);
 int vfio_migration_region_mmap(struct vfio_migration_region *mr,
-			       struct vm_area_struct *vma, unsigned long pgoff);
+			       struct vm_area_struct *vma);
 int vfio_migration_region_reset(struct vfio_migration_region *mr);
 
 #endif /* _LINUX_VFIO_MIGRATION_REGION_H */

@@ -44,7 +44,7 @@
 #define MSCRATCH_REG_DMA_CONTROL	0x28	/* 32 bits */
 #define MSCRATCH_REG_DMA_STATUS		0x2c	/* 32 bits, read-only */
 #define MSCRATCH_REG_DMA_COUNT		0x30	/* 64 bits, read-only: DMAs that were done */
-#define MSCRATCH_REG_DMA_ERROR		0x38	/* 32 bits, read-only: errno of the last DMA, or 0 */
+#define MSCRATCH_REG_DMA_ERROR		0x38	/* 32 bits, read-only: errno of the last, or 0 */
 #define MSCRATCH_REGS_SIZE		0x40
 
 /*
@@ -59,10 +59,10 @@
  * device does not run, and a device that was migrated does not have to go on
  * with a DMA.  A reset ends it.
  */
-#define MSCRATCH_DMA_START		(1 << 0)
-#define MSCRATCH_DMA_TO_GUEST		(1 << 1)	/* scratch to guest, otherwise guest to scratch */
-#define MSCRATCH_DMA_RW			(1 << 2)	/* by vfio_dma_rw(), otherwise vfio_pin_pages() */
-#define MSCRATCH_DMA_IRQ		(1 << 3)	/* MSI when it ends, done or error */
+#define MSCRATCH_DMA_START		0x1
+#define MSCRATCH_DMA_TO_GUEST		0x2	/* otherwise guest to scratch */
+#define MSCRATCH_DMA_RW			0x4	/* vfio_dma_rw(), otherwise vfio_pin_pages() */
+#define MSCRATCH_DMA_IRQ		0x8	/* MSI when it ends, done or error */
 #define MSCRATCH_DMA_CONTROL_MASK	0xf
 
 #define MSCRATCH_STATUS_IDLE		0

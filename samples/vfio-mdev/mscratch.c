@@ -1,0 +1,1377 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * mscratch: a mediated PCI device that can be migrated
+ *
+ * It has scratch memory, an engine that copies between the scratch memory and
+ * the guest's, and an interrupt.  There is no hardware behind it.  It is the
+ * example for drivers that use the VFIO migration region library: for that,
+ * read from mscratch_stop() to mscratch_migration_ops.
+ *
+ * See Documentation/driver-api/vfio-migration-region.rst, and mscratch.h for
+ * what a program sees.
+ */
+
+#include <linux/bitmap.h>
+#include <linux/device.h>
+#include <linux/err.h>
+#include <linux/eventfd.h>
+#include <linux/fs.h>
+#include <linux/highmem.h>
+#include <linux/jiffies.h>
+#include <linux/kernel.h>
+#include <linux/mdev.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/pagemap.h>
+#include <linux/pci_ids.h>
+#include <linux/pci_regs.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/sysfs.h>
+#include <linux/uaccess.h>
+#include <linux/vfio.h>
+#include <linux/vfio_migration_region.h>
+#include <linux/vmalloc.h>
+#include <linux/workqueue.h>
+
+#include <asm/unaligned.h>
+
+#include "mscratch.h"
+
+/* Each region has its own 1 TiB of the device's file */
+#define MSCRATCH_INDEX_SHIFT	40
+#define MSCRATCH_OFFSET_MASK	GENMASK_ULL(MSCRATCH_INDEX_SHIFT - 1, 0)
+#define MSCRATCH_OFFSET(index)	((u64)(index) << MSCRATCH_INDEX_SHIFT)
+
+#define MSCRATCH_CONFIG_SIZE	PCI_CFG_SPACE_SIZE
+#define MSCRATCH_MSI_CAP	0x40
+
+/* How much the engine copies at once */
+#define MSCRATCH_DMA_PAGES	16
+#define MSCRATCH_DMA_CHUNK	SZ_64K
+
+/* For how long it keeps away from memory that is being unmapped */
+#define MSCRATCH_UNMAP_HOLD	2
+
+static bool migration = true;
+module_param(migration, bool, 0644);
+MODULE_PARM_DESC(migration, "new devices have a migration region (default: yes)");
+
+static unsigned int window;
+module_param(window, uint, 0644);
+MODULE_PARM_DESC(window, "bytes of the migration region's window, 0 for the library's default");
+
+static bool mmap = true;
+module_param(mmap, bool, 0644);
+MODULE_PARM_DESC(mmap, "offer the migration region's data for mmap (default: yes)");
+
+static unsigned int max_mbytes = 1024;
+module_param(max_mbytes, uint, 0444);
+MODULE_PARM_DESC(max_mbytes, "scratch memory of all devices in MiB (default: 1024)");
+
+struct mscratch_type {
+	const char *name;
+	size_t size;
+};
+
+static const struct mscratch_type mscratch_types[] = {
+	{ "64k", SZ_64K },
+	{ "1m", SZ_1M },
+	{ "64m", SZ_64M },
+};
+
+/**
+ * struct mscratch_dma - the registers of the DMA engine
+ * @iova: DMA_IOVA
+ * @offset: DMA_OFFSET
+ * @length: DMA_LENGTH
+ * @count: DMA_COUNT
+ * @control: DMA_CONTROL
+ * @status: DMA_STATUS
+ * @error: DMA_ERROR
+ */
+struct mscratch_dma {
+	u64 iova;
+	u64 offset;
+	u64 length;
+	u64 count;
+	u32 control;
+	u32 status;
+	u32 error;
+};
+
+/* The same in the stream, behind the scratch memory */
+struct mscratch_saved {
+	__le64 iova;
+	__le64 offset;
+	__le64 length;
+	__le64 count;
+	__le32 control;
+	__le32 status;
+	__le32 error;
+	__le32 reserved;
+};
+
+/**
+ * struct mscratch - a device
+ * @mdev: what the mdev core knows it as
+ * @type: of what type it is
+ * @mr: its migration region, or NULL
+ * @scratch: the scratch memory
+ * @pages: its size in pages
+ * @dirty: pages of it that are to be sent
+ * @mapped: pages that userspace has mapped for writing at some time, and so
+ *	can change without being seen
+ * @open_lock: guards @opens
+ * @opens: open file descriptors
+ * @group: the VFIO group, held while @opens is not 0
+ * @unmap_notifier: is told what is unmapped, while @opens is not 0
+ * @regs_lock: guards @config, @dma, @running, @regs_dirty
+ * @config: configuration space
+ * @dma: registers
+ * @running: DMA may be started
+ * @regs_dirty: @dma is to be sent
+ * @loaded: registers on their way in; only used by the migration callbacks,
+ *	which the library serializes
+ * @dma_work: does the DMA with @job
+ * @job: the registers when it was started; belongs to @dma_work while BUSY
+ * @cancel: DMA has to end at once
+ * @pin_lock: held while pages of the guest are pinned; guards what follows
+ * @hold_until: in jiffies, no pages are pinned before
+ * @hold: @hold_until is in force
+ * @irq_lock: guards @msi
+ * @msi: what the interrupt signals, or NULL
+ */
+struct mscratch {
+	struct mdev_device *mdev;
+	const struct mscratch_type *type;
+	struct vfio_migration_region *mr;
+	void *scratch;
+	unsigned int pages;
+	unsigned long *dirty;
+	unsigned long *mapped;
+
+	struct mutex open_lock;	/* guards opens */
+	unsigned int opens;
+	struct vfio_group *group;
+	struct notifier_block unmap_notifier;
+
+	struct mutex regs_lock;	/* guards what follows */
+	u8 config[MSCRATCH_CONFIG_SIZE];
+	struct mscratch_dma dma;
+	bool running;
+	bool regs_dirty;
+
+	struct mscratch_saved loaded;
+
+	struct work_struct dma_work;
+	struct mscratch_dma job;
+	bool cancel;
+
+	struct mutex pin_lock;	/* held while pages are pinned */
+	unsigned long hold_until;
+	bool hold;
+
+	struct mutex irq_lock;	/* guards msi */
+	struct eventfd_ctx *msi;
+};
+
+/* Scratch memory that all devices may still take */
+static DEFINE_MUTEX(mscratch_memory_lock);
+static u64 mscratch_memory_left;
+
+/*
+ * The DMA engine
+ */
+
+static void mscratch_mark_dirty(struct mscratch *ms, u64 offset, u64 len)
+{
+	unsigned long page;
+
+	for (page = offset >> PAGE_SHIFT; page <= (offset + len - 1) >> PAGE_SHIFT;
+	     page++)
+		set_bit(page, ms->dirty);
+}
+
+static void mscratch_interrupt(struct mscratch *ms)
+{
+	mutex_lock(&ms->irq_lock);
+	if (ms->msi)
+		eventfd_signal(ms->msi, 1);
+	mutex_unlock(&ms->irq_lock);
+}
+
+/* Copy between the scratch memory and pages of the guest that are pinned. */
+static int mscratch_copy_pages(const unsigned long *pfns, int npage,
+			       unsigned int in_page, u8 *scratch, size_t len,
+			       bool to_guest)
+{
+	int i;
+
+	for (i = 0; i < npage; i++) {
+		size_t n = min_t(size_t, len, PAGE_SIZE - in_page);
+		u8 *guest;
+
+		/* What the guest calls memory may be another device's */
+		if (!pfn_valid(pfns[i]))
+			return -EFAULT;
+
+		guest = kmap(pfn_to_page(pfns[i]));
+		if (to_guest)
+			memcpy(guest + in_page, scratch, n);
+		else
+			memcpy(scratch, guest + in_page, n);
+		kunmap(pfn_to_page(pfns[i]));
+		scratch += n;
+		len -= n;
+		in_page = 0;
+	}
+
+	return 0;
+}
+
+/*
+ * One step of DMA by pinned pages.  Pinning tells type1 that the pages are
+ * dirty.  Returns the number of bytes, 0 to be called again, or an error.
+ */
+static ssize_t mscratch_dma_pin(struct mscratch *ms, u64 iova, u64 offset,
+				u64 length, bool to_guest)
+{
+	struct device *dev = mdev_dev(ms->mdev);
+	unsigned long user[MSCRATCH_DMA_PAGES], phys[MSCRATCH_DMA_PAGES];
+	unsigned int in_page = offset_in_page(iova);
+	size_t len = min_t(u64, length, MSCRATCH_DMA_PAGES * PAGE_SIZE - in_page);
+	int npage = DIV_ROUND_UP(in_page + len, PAGE_SIZE);
+	int i, ret;
+
+	for (i = 0; i < npage; i++)
+		user[i] = (iova >> PAGE_SHIFT) + i;
+
+	mutex_lock(&ms->pin_lock);
+	if (ms->hold && time_before(jiffies, ms->hold_until)) {
+		mutex_unlock(&ms->pin_lock);
+		schedule_timeout_uninterruptible(1);
+		return 0;
+	}
+	ms->hold = false;
+
+	ret = vfio_pin_pages(dev, user, npage,
+			     to_guest ? IOMMU_WRITE : IOMMU_READ, phys);
+	if (ret > 0) {
+		int pinned = ret;
+
+		ret = -EFAULT;
+		if (pinned == npage)
+			ret = mscratch_copy_pages(phys, npage, in_page,
+						  ms->scratch + offset, len,
+						  to_guest);
+		vfio_unpin_pages(dev, user, pinned);
+	} else if (!ret) {
+		ret = -EFAULT;
+	}
+	mutex_unlock(&ms->pin_lock);
+
+	return ret ?: len;
+}
+
+/* One step of DMA by vfio_dma_rw(), which tells type1 what is dirty. */
+static ssize_t mscratch_dma_rw(struct mscratch *ms, u64 iova, u64 offset,
+			       u64 length, bool to_guest)
+{
+	size_t len = min_t(u64, length, MSCRATCH_DMA_CHUNK);
+	int ret;
+
+	ret = vfio_dma_rw(ms->group, iova, ms->scratch + offset, len, to_guest);
+
+	return ret ?: len;
+}
+
+static int mscratch_dma(struct mscratch *ms, const struct mscratch_dma *job)
+{
+	bool to_guest = job->control & MSCRATCH_DMA_TO_GUEST;
+	u64 size = ms->type->size;
+	u64 done = 0;
+
+	if (!job->length || job->offset > size ||
+	    job->length > size - job->offset ||
+	    job->iova + job->length - 1 < job->iova)
+		return -EINVAL;
+
+	while (done < job->length) {
+		u64 left = job->length - done;
+		ssize_t n;
+
+		if (READ_ONCE(ms->cancel))
+			return -ECANCELED;
+
+		if (job->control & MSCRATCH_DMA_RW)
+			n = mscratch_dma_rw(ms, job->iova + done,
+					    job->offset + done, left, to_guest);
+		else
+			n = mscratch_dma_pin(ms, job->iova + done,
+					     job->offset + done, left, to_guest);
+		if (n < 0)
+			return n;
+		/* After the copy, so that it is not sent without it */
+		if (n && !to_guest)
+			mscratch_mark_dirty(ms, job->offset + done, n);
+		done += n;
+		cond_resched();
+	}
+
+	return 0;
+}
+
+static void mscratch_dma_work(struct work_struct *work)
+{
+	struct mscratch *ms = container_of(work, struct mscratch, dma_work);
+	bool interrupt = ms->job.control & MSCRATCH_DMA_IRQ;
+	int ret = mscratch_dma(ms, &ms->job);
+
+	/* Once it is not BUSY any more, the job may be the next one */
+	mutex_lock(&ms->regs_lock);
+	ms->dma.status = ret ? MSCRATCH_STATUS_ERROR : MSCRATCH_STATUS_DONE;
+	ms->dma.error = -ret;
+	if (!ret)
+		ms->dma.count++;
+	ms->regs_dirty = true;
+	mutex_unlock(&ms->regs_lock);
+
+	if (interrupt)
+		mscratch_interrupt(ms);
+}
+
+/*
+ * type1 takes pages away from the guest, and insists that none of them is
+ * pinned when this returns.  Pages are only pinned under the lock.  It looks
+ * again afterwards, so give it the time to get to that.
+ */
+static int mscratch_unmap(struct notifier_block *nb, unsigned long action,
+			  void *data)
+{
+	struct mscratch *ms = container_of(nb, struct mscratch, unmap_notifier);
+
+	if (action == VFIO_IOMMU_NOTIFY_DMA_UNMAP) {
+		mutex_lock(&ms->pin_lock);
+		ms->hold_until = jiffies + MSCRATCH_UNMAP_HOLD;
+		ms->hold = true;
+		mutex_unlock(&ms->pin_lock);
+	}
+
+	return NOTIFY_OK;
+}
+
+/*
+ * Migration: the callbacks of the library
+ *
+ * The state is the scratch memory and the registers of the DMA engine.
+ */
+
+/* No new DMA is started.  One that is under way is finished. */
+static int mscratch_stop(void *data)
+{
+	struct mscratch *ms = data;
+	unsigned int page;
+
+	mutex_lock(&ms->regs_lock);
+	ms->running = false;
+	mutex_unlock(&ms->regs_lock);
+	flush_work(&ms->dma_work);
+
+	/* What userspace can write without being seen has to be sent now */
+	for_each_set_bit(page, ms->mapped, ms->pages)
+		set_bit(page, ms->dirty);
+
+	return 0;
+}
+
+static int mscratch_start(void *data)
+{
+	struct mscratch *ms = data;
+
+	mutex_lock(&ms->regs_lock);
+	ms->running = true;
+	mutex_unlock(&ms->regs_lock);
+
+	return 0;
+}
+
+static void mscratch_save_begin(void *data)
+{
+	struct mscratch *ms = data;
+
+	bitmap_fill(ms->dirty, ms->pages);
+	mutex_lock(&ms->regs_lock);
+	ms->regs_dirty = true;
+	mutex_unlock(&ms->regs_lock);
+}
+
+/* While it runs, it makes no sense to send what is being written unseen. */
+static unsigned int mscratch_next_page(struct mscratch *ms, bool running,
+				       unsigned int page)
+{
+	do {
+		page = find_next_bit(ms->dirty, ms->pages, page);
+	} while (running && page < ms->pages && test_bit(page, ms->mapped) &&
+		 ++page);
+
+	return page;
+}
+
+static bool mscratch_next(void *data, bool running, u64 *pos, u64 *len)
+{
+	struct mscratch *ms = data;
+	unsigned int page, first;
+	bool regs;
+
+	first = mscratch_next_page(ms, running, 0);
+	if (first < ms->pages) {
+		page = first;
+		do {
+			clear_bit(page, ms->dirty);
+			page++;
+		} while (page < ms->pages &&
+			 mscratch_next_page(ms, running, page) == page);
+		*pos = (u64)first << PAGE_SHIFT;
+		*len = (u64)(page - first) << PAGE_SHIFT;
+		return true;
+	}
+	if (running)
+		return false;
+
+	mutex_lock(&ms->regs_lock);
+	regs = ms->regs_dirty;
+	ms->regs_dirty = false;
+	mutex_unlock(&ms->regs_lock);
+	*pos = ms->type->size;
+	*len = sizeof(struct mscratch_saved);
+
+	return regs;
+}
+
+static u64 mscratch_pending(void *data, bool running)
+{
+	struct mscratch *ms = data;
+	unsigned int page, n = 0;
+	u64 pending;
+
+	for (page = mscratch_next_page(ms, running, 0); page < ms->pages;
+	     page = mscratch_next_page(ms, running, page + 1))
+		n++;
+	pending = (u64)n << PAGE_SHIFT;
+
+	if (!running) {
+		mutex_lock(&ms->regs_lock);
+		if (ms->regs_dirty)
+			pending += sizeof(struct mscratch_saved);
+		mutex_unlock(&ms->regs_lock);
+	}
+
+	return pending;
+}
+
+/* Only the registers: the scratch memory is the library's business. */
+static int mscratch_save(void *data, u64 pos, void *buf, size_t len)
+{
+	struct mscratch *ms = data;
+	struct mscratch_saved saved = {};
+
+	mutex_lock(&ms->regs_lock);
+	saved.iova = cpu_to_le64(ms->dma.iova);
+	saved.offset = cpu_to_le64(ms->dma.offset);
+	saved.length = cpu_to_le64(ms->dma.length);
+	saved.count = cpu_to_le64(ms->dma.count);
+	saved.control = cpu_to_le32(ms->dma.control);
+	saved.status = cpu_to_le32(ms->dma.status);
+	saved.error = cpu_to_le32(ms->dma.error);
+	mutex_unlock(&ms->regs_lock);
+	memcpy(buf, (u8 *)&saved + (pos - ms->type->size), len);
+
+	return 0;
+}
+
+/* In any pieces.  The values are looked at when all are there. */
+static int mscratch_load(void *data, u64 pos, const void *buf, size_t len)
+{
+	struct mscratch *ms = data;
+
+	memcpy((u8 *)&ms->loaded + (pos - ms->type->size), buf, len);
+
+	return 0;
+}
+
+/*
+ * Any program can write a stream whose checksum is right.  The registers of the
+ * next DMA may hold anything, as they are checked when it is started.
+ */
+static int mscratch_loaded(void *data)
+{
+	struct mscratch *ms = data;
+	const struct mscratch_saved *loaded = &ms->loaded;
+	u32 control = le32_to_cpu(loaded->control);
+	u32 status = le32_to_cpu(loaded->status);
+
+	if ((control & ~(MSCRATCH_DMA_CONTROL_MASK & ~MSCRATCH_DMA_START)) ||
+	    status > MSCRATCH_STATUS_ERROR || status == MSCRATCH_STATUS_BUSY ||
+	    loaded->reserved)
+		return -EINVAL;
+
+	mutex_lock(&ms->regs_lock);
+	ms->dma.iova = le64_to_cpu(loaded->iova);
+	ms->dma.offset = le64_to_cpu(loaded->offset);
+	ms->dma.length = le64_to_cpu(loaded->length);
+	ms->dma.count = le64_to_cpu(loaded->count);
+	ms->dma.control = control;
+	ms->dma.status = status;
+	ms->dma.error = le32_to_cpu(loaded->error);
+	mutex_unlock(&ms->regs_lock);
+
+	return 0;
+}
+
+/* As after power-on; interrupts stay with whoever set them up. */
+static void mscratch_reset(void *data)
+{
+	static const u8 config[MSCRATCH_CONFIG_SIZE];
+	struct mscratch *ms = data;
+	u8 *c = ms->config;
+
+	mutex_lock(&ms->regs_lock);
+	ms->running = false;
+	mutex_unlock(&ms->regs_lock);
+	WRITE_ONCE(ms->cancel, true);
+	flush_work(&ms->dma_work);
+	WRITE_ONCE(ms->cancel, false);
+
+	memset(ms->scratch, 0, ms->type->size);
+	memset(&ms->loaded, 0, sizeof(ms->loaded));
+	bitmap_fill(ms->dirty, ms->pages);
+
+	mutex_lock(&ms->regs_lock);
+	memcpy(c, config, sizeof(config));
+	put_unaligned_le16(MSCRATCH_VENDOR_ID, c + PCI_VENDOR_ID);
+	put_unaligned_le16(MSCRATCH_DEVICE_ID, c + PCI_DEVICE_ID);
+	put_unaligned_le16(MSCRATCH_VENDOR_ID, c + PCI_SUBSYSTEM_VENDOR_ID);
+	put_unaligned_le16(MSCRATCH_DEVICE_ID, c + PCI_SUBSYSTEM_ID);
+	put_unaligned_le16(PCI_STATUS_CAP_LIST, c + PCI_STATUS);
+	put_unaligned_le16(PCI_CLASS_OTHERS << 8, c + PCI_CLASS_DEVICE);
+	put_unaligned_le32(PCI_BASE_ADDRESS_MEM_PREFETCH, c + PCI_BASE_ADDRESS_2);
+	c[PCI_CAPABILITY_LIST] = MSCRATCH_MSI_CAP;
+	c[MSCRATCH_MSI_CAP + PCI_CAP_LIST_ID] = PCI_CAP_ID_MSI;
+	put_unaligned_le16(PCI_MSI_FLAGS_64BIT,
+			   c + MSCRATCH_MSI_CAP + PCI_MSI_FLAGS);
+	memset(&ms->dma, 0, sizeof(ms->dma));
+	ms->regs_dirty = true;
+	ms->running = true;
+	mutex_unlock(&ms->regs_lock);
+}
+
+static const struct vfio_migration_region_ops mscratch_migration_ops = {
+	.stop		= mscratch_stop,
+	.start		= mscratch_start,
+	.save		= mscratch_save,
+	.load		= mscratch_load,
+	.loaded		= mscratch_loaded,
+	.save_begin	= mscratch_save_begin,
+	.next		= mscratch_next,
+	.pending	= mscratch_pending,
+	.reset		= mscratch_reset,
+};
+
+/*
+ * Regions
+ */
+
+/* Which bits of a byte of the configuration space can be written */
+static u8 mscratch_config_mask(const struct mscratch *ms, unsigned int at)
+{
+	u32 bar = 0;
+
+	switch (at) {
+	case PCI_COMMAND:
+		return PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+	case PCI_COMMAND + 1:
+		return PCI_COMMAND_INTX_DISABLE >> 8;
+	case PCI_CACHE_LINE_SIZE:
+	case PCI_LATENCY_TIMER:
+	case PCI_INTERRUPT_LINE:
+		return 0xff;
+	case PCI_BASE_ADDRESS_0 ... PCI_BASE_ADDRESS_0 + 3:
+		bar = ~(MSCRATCH_BAR0_SIZE - 1);
+		return bar >> 8 * (at - PCI_BASE_ADDRESS_0);
+	case PCI_BASE_ADDRESS_2 ... PCI_BASE_ADDRESS_2 + 3:
+		bar = ~(ms->type->size - 1);
+		return bar >> 8 * (at - PCI_BASE_ADDRESS_2);
+	case MSCRATCH_MSI_CAP + PCI_MSI_FLAGS:
+		return PCI_MSI_FLAGS_ENABLE;
+	case MSCRATCH_MSI_CAP + PCI_MSI_ADDRESS_LO:
+		return 0xfc;
+	case MSCRATCH_MSI_CAP + PCI_MSI_ADDRESS_LO + 1 ...
+	     MSCRATCH_MSI_CAP + PCI_MSI_DATA_64 + 1:
+		return 0xff;
+	default:
+		return 0;
+	}
+}
+
+static int mscratch_config(struct mscratch *ms, u64 pos, char __user *buf,
+			   size_t count, bool write)
+{
+	u8 bytes[MSCRATCH_CONFIG_SIZE];
+	size_t i;
+
+	if (pos >= sizeof(bytes) || count > sizeof(bytes) - pos)
+		return -EINVAL;
+	if (write && copy_from_user(bytes, buf, count))
+		return -EFAULT;
+
+	mutex_lock(&ms->regs_lock);
+	for (i = 0; write && i < count; i++) {
+		u8 mask = mscratch_config_mask(ms, pos + i);
+
+		ms->config[pos + i] = (ms->config[pos + i] & ~mask) |
+				      (bytes[i] & mask);
+	}
+	memcpy(bytes, ms->config + pos, count);
+	mutex_unlock(&ms->regs_lock);
+
+	return !write && copy_to_user(buf, bytes, count) ? -EFAULT : 0;
+}
+
+static u64 mscratch_read_reg(struct mscratch *ms, u64 reg)
+{
+	const struct mscratch_dma *dma = &ms->dma;
+
+	switch (reg) {
+	case MSCRATCH_REG_MAGIC:
+		return MSCRATCH_MAGIC | (u64)MSCRATCH_VERSION << 32;
+	case MSCRATCH_REG_SIZE:
+		return ms->type->size;
+	case MSCRATCH_REG_DMA_IOVA:
+		return dma->iova;
+	case MSCRATCH_REG_DMA_OFFSET:
+		return dma->offset;
+	case MSCRATCH_REG_DMA_LENGTH:
+		return dma->length;
+	case MSCRATCH_REG_DMA_CONTROL:
+		return dma->control | (u64)dma->status << 32;
+	case MSCRATCH_REG_DMA_COUNT:
+		return dma->count;
+	case MSCRATCH_REG_DMA_ERROR:
+		return dma->error;
+	default:
+		return 0;
+	}
+}
+
+static void mscratch_write_control(struct mscratch *ms, u32 value)
+{
+	struct mscratch_dma *dma = &ms->dma;
+
+	dma->control = value & MSCRATCH_DMA_CONTROL_MASK & ~MSCRATCH_DMA_START;
+	if (!(value & MSCRATCH_DMA_START) || !ms->running ||
+	    dma->status == MSCRATCH_STATUS_BUSY)
+		return;
+
+	dma->status = MSCRATCH_STATUS_BUSY;
+	dma->error = 0;
+	ms->job = *dma;
+	queue_work(system_long_wq, &ms->dma_work);
+}
+
+/* The bits of @mask, of the 64 at @reg */
+static void mscratch_write_reg(struct mscratch *ms, u64 reg, u64 value,
+			       u64 mask)
+{
+	u64 *to;
+
+	switch (reg) {
+	case MSCRATCH_REG_DMA_IOVA:
+		to = &ms->dma.iova;
+		break;
+	case MSCRATCH_REG_DMA_OFFSET:
+		to = &ms->dma.offset;
+		break;
+	case MSCRATCH_REG_DMA_LENGTH:
+		to = &ms->dma.length;
+		break;
+	case MSCRATCH_REG_DMA_CONTROL:
+		if (mask & U32_MAX)
+			mscratch_write_control(ms, value);
+		return;
+	default:
+		return;
+	}
+	*to = (*to & ~mask) | (value & mask);
+}
+
+static int mscratch_registers(struct mscratch *ms, u64 pos, char __user *buf,
+			      size_t count, bool write)
+{
+	u64 reg = ALIGN_DOWN(pos, sizeof(u64)), mask = U64_MAX;
+	unsigned int shift = 8 * (pos - reg);
+	__le32 low;
+	__le64 all;
+
+	if (pos >= MSCRATCH_BAR0_SIZE ||
+	    (count != sizeof(low) && count != sizeof(all)) || pos % count)
+		return -EINVAL;
+	/* Two registers of 32 bits side by side */
+	if (count == sizeof(all) &&
+	    (reg == MSCRATCH_REG_MAGIC || reg == MSCRATCH_REG_DMA_CONTROL ||
+	     reg == MSCRATCH_REG_DMA_ERROR))
+		return -EINVAL;
+
+	if (write) {
+		if (copy_from_user(count == sizeof(all) ? (void *)&all :
+				   (void *)&low, buf, count))
+			return -EFAULT;
+		if (count == sizeof(low)) {
+			all = cpu_to_le64((u64)le32_to_cpu(low) << shift);
+			mask = (u64)U32_MAX << shift;
+		}
+		mutex_lock(&ms->regs_lock);
+		mscratch_write_reg(ms, reg, le64_to_cpu(all), mask);
+		ms->regs_dirty = true;
+		mutex_unlock(&ms->regs_lock);
+		return 0;
+	}
+
+	mutex_lock(&ms->regs_lock);
+	all = cpu_to_le64(mscratch_read_reg(ms, reg) >> shift);
+	mutex_unlock(&ms->regs_lock);
+
+	/* Little endian: the low half comes first */
+	return copy_to_user(buf, &all, count) ? -EFAULT : 0;
+}
+
+static int mscratch_memory(struct mscratch *ms, u64 pos, char __user *buf,
+			   size_t count, bool write)
+{
+	size_t size = ms->type->size;
+	int ret = 0;
+
+	if (pos >= size || count > size - pos)
+		return -EINVAL;
+	if (!write)
+		return copy_to_user(buf, ms->scratch + pos, count) ? -EFAULT : 0;
+
+	if (copy_from_user(ms->scratch + pos, buf, count))
+		ret = -EFAULT;
+	/* Also if it failed, as some of it may have been written */
+	mscratch_mark_dirty(ms, pos, count);
+
+	return ret;
+}
+
+static ssize_t mscratch_access(struct mscratch *ms, char __user *buf,
+			       size_t count, loff_t *ppos, bool write)
+{
+	u64 pos = *ppos & MSCRATCH_OFFSET_MASK;
+	int ret;
+
+	if (*ppos < 0)
+		return -EINVAL;
+	if (!count)
+		return 0;
+
+	switch (*ppos >> MSCRATCH_INDEX_SHIFT) {
+	case VFIO_PCI_CONFIG_REGION_INDEX:
+		ret = mscratch_config(ms, pos, buf, count, write);
+		break;
+	case VFIO_PCI_BAR0_REGION_INDEX:
+		ret = mscratch_registers(ms, pos, buf, count, write);
+		break;
+	case VFIO_PCI_BAR2_REGION_INDEX:
+		ret = mscratch_memory(ms, pos, buf, count, write);
+		break;
+	case MSCRATCH_MIGRATION_REGION:
+		if (!ms->mr)
+			return -EINVAL;
+		if (write)
+			return vfio_migration_region_write(ms->mr, buf, count,
+							   ppos);
+		return vfio_migration_region_read(ms->mr, buf, count, ppos);
+	default:
+		return -EINVAL;
+	}
+	if (ret)
+		return ret;
+	*ppos += count;
+
+	return count;
+}
+
+static ssize_t mscratch_read(struct mdev_device *mdev, char __user *buf,
+			     size_t count, loff_t *ppos)
+{
+	return mscratch_access(mdev_get_drvdata(mdev), buf, count, ppos, false);
+}
+
+static ssize_t mscratch_write(struct mdev_device *mdev, const char __user *buf,
+			      size_t count, loff_t *ppos)
+{
+	return mscratch_access(mdev_get_drvdata(mdev), (char __user *)buf, count,
+			       ppos, true);
+}
+
+static vm_fault_t mscratch_fault(struct vm_fault *vmf)
+{
+	struct mscratch *ms = vmf->vma->vm_private_data;
+	u64 pos = ((u64)vmf->pgoff << PAGE_SHIFT) & MSCRATCH_OFFSET_MASK;
+
+	if (pos >= ms->type->size)
+		return VM_FAULT_SIGBUS;
+	vmf->page = vmalloc_to_page(ms->scratch + pos);
+	get_page(vmf->page);
+
+	return 0;
+}
+
+/* From now on userspace writes this page without being seen. */
+static vm_fault_t mscratch_page_mkwrite(struct vm_fault *vmf)
+{
+	struct mscratch *ms = vmf->vma->vm_private_data;
+	u64 pos = ((u64)vmf->pgoff << PAGE_SHIFT) & MSCRATCH_OFFSET_MASK;
+
+	set_bit(pos >> PAGE_SHIFT, ms->mapped);
+	set_bit(pos >> PAGE_SHIFT, ms->dirty);
+	lock_page(vmf->page);
+
+	return VM_FAULT_LOCKED;
+}
+
+static const struct vm_operations_struct mscratch_vm_ops = {
+	.fault		= mscratch_fault,
+	.page_mkwrite	= mscratch_page_mkwrite,
+};
+
+static int mscratch_mmap(struct mdev_device *mdev, struct vm_area_struct *vma)
+{
+	struct mscratch *ms = mdev_get_drvdata(mdev);
+	u64 size = vma->vm_end - vma->vm_start;
+	u64 pos = (u64)vma->vm_pgoff << PAGE_SHIFT;
+	u64 index = pos >> MSCRATCH_INDEX_SHIFT;
+
+	if (index == MSCRATCH_MIGRATION_REGION && ms->mr)
+		return vfio_migration_region_mmap(ms->mr, vma);
+
+	pos &= MSCRATCH_OFFSET_MASK;
+	if (index != VFIO_PCI_BAR2_REGION_INDEX ||
+	    !(vma->vm_flags & VM_SHARED) || pos >= ms->type->size ||
+	    size > ms->type->size - pos)
+		return -EINVAL;
+
+	vma->vm_flags |= VM_DONTEXPAND | VM_DONTDUMP;
+	vma->vm_ops = &mscratch_vm_ops;
+	vma->vm_private_data = ms;
+
+	return 0;
+}
+
+/*
+ * ioctls
+ */
+
+static int mscratch_device_info(struct mscratch *ms, void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_device_info, num_irqs);
+	struct vfio_device_info info;
+
+	if (copy_from_user(&info, arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
+
+	info.flags = VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET;
+	info.num_regions = ms->mr ? MSCRATCH_NUM_REGIONS : VFIO_PCI_NUM_REGIONS;
+	info.num_irqs = VFIO_PCI_MSIX_IRQ_INDEX + 1;
+
+	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
+}
+
+static int mscratch_region_info(struct mscratch *ms, void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_region_info, offset);
+	u32 rw = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+	struct vfio_region_info info;
+
+	if (copy_from_user(&info, arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
+	if (info.index == MSCRATCH_MIGRATION_REGION && ms->mr)
+		return vfio_migration_region_info(ms->mr, arg);
+
+	info.flags = 0;
+	info.cap_offset = 0;
+	info.size = 0;
+	switch (info.index) {
+	case VFIO_PCI_CONFIG_REGION_INDEX:
+		info.flags = rw;
+		info.size = MSCRATCH_CONFIG_SIZE;
+		break;
+	case VFIO_PCI_BAR0_REGION_INDEX:
+		info.flags = rw;
+		info.size = MSCRATCH_BAR0_SIZE;
+		break;
+	case VFIO_PCI_BAR2_REGION_INDEX:
+		info.flags = rw | VFIO_REGION_INFO_FLAG_MMAP;
+		info.size = ms->type->size;
+		break;
+	case VFIO_PCI_BAR1_REGION_INDEX:
+	case VFIO_PCI_BAR3_REGION_INDEX ... VFIO_PCI_ROM_REGION_INDEX:
+	case VFIO_PCI_VGA_REGION_INDEX:
+		break;
+	default:
+		return -EINVAL;
+	}
+	info.offset = MSCRATCH_OFFSET(info.index);
+
+	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
+}
+
+static int mscratch_irq_info(void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_irq_info, count);
+	struct vfio_irq_info info;
+
+	if (copy_from_user(&info, arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz || info.index > VFIO_PCI_MSIX_IRQ_INDEX)
+		return -EINVAL;
+
+	info.flags = 0;
+	info.count = 0;
+	if (info.index == VFIO_PCI_MSI_IRQ_INDEX) {
+		info.flags = VFIO_IRQ_INFO_EVENTFD | VFIO_IRQ_INFO_NORESIZE;
+		info.count = 1;
+	}
+
+	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
+}
+
+static void mscratch_set_msi(struct mscratch *ms, struct eventfd_ctx *msi)
+{
+	mutex_lock(&ms->irq_lock);
+	swap(ms->msi, msi);
+	mutex_unlock(&ms->irq_lock);
+	if (msi)
+		eventfd_ctx_put(msi);
+}
+
+static int mscratch_set_irqs(struct mscratch *ms, void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_irq_set, count);
+	struct eventfd_ctx *msi = NULL;
+	struct vfio_irq_set set;
+	size_t size = 0;
+	u8 fire = 1;
+	s32 fd;
+	int ret;
+
+	if (copy_from_user(&set, arg, minsz))
+		return -EFAULT;
+	ret = vfio_set_irqs_validate_and_prepare(&set, set.index ==
+						 VFIO_PCI_MSI_IRQ_INDEX,
+						 VFIO_PCI_MSIX_IRQ_INDEX + 1,
+						 &size);
+	if (ret)
+		return ret;
+	if ((set.flags & VFIO_IRQ_SET_ACTION_TYPE_MASK) !=
+	    VFIO_IRQ_SET_ACTION_TRIGGER)
+		return -ENOTTY;
+
+	switch (set.flags & VFIO_IRQ_SET_DATA_TYPE_MASK) {
+	case VFIO_IRQ_SET_DATA_NONE:
+		if (!set.count)
+			mscratch_set_msi(ms, NULL);
+		else
+			mscratch_interrupt(ms);
+		return 0;
+	case VFIO_IRQ_SET_DATA_BOOL:
+		if (size && copy_from_user(&fire, arg + minsz, sizeof(fire)))
+			return -EFAULT;
+		if (size && fire)
+			mscratch_interrupt(ms);
+		return 0;
+	case VFIO_IRQ_SET_DATA_EVENTFD:
+		if (!size)
+			return -EINVAL;
+		if (copy_from_user(&fd, arg + minsz, sizeof(fd)))
+			return -EFAULT;
+		if (fd >= 0) {
+			msi = eventfd_ctx_fdget(fd);
+			if (IS_ERR(msi))
+				return PTR_ERR(msi);
+		} else if (fd != -1) {
+			return -EINVAL;
+		}
+		mscratch_set_msi(ms, msi);
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static long mscratch_ioctl(struct mdev_device *mdev, unsigned int cmd,
+			   unsigned long arg)
+{
+	struct mscratch *ms = mdev_get_drvdata(mdev);
+	void __user *user = (void __user *)arg;
+
+	switch (cmd) {
+	case VFIO_DEVICE_GET_INFO:
+		return mscratch_device_info(ms, user);
+	case VFIO_DEVICE_GET_REGION_INFO:
+		return mscratch_region_info(ms, user);
+	case VFIO_DEVICE_GET_IRQ_INFO:
+		return mscratch_irq_info(user);
+	case VFIO_DEVICE_SET_IRQS:
+		return mscratch_set_irqs(ms, user);
+	case VFIO_DEVICE_RESET:
+		if (ms->mr)
+			return vfio_migration_region_reset(ms->mr);
+		mutex_lock(&ms->open_lock);
+		mscratch_reset(ms);
+		mutex_unlock(&ms->open_lock);
+		return 0;
+	default:
+		return -ENOTTY;
+	}
+}
+
+/*
+ * Open and close
+ */
+
+/* What the device needs of the container it is in */
+static int mscratch_first_open(struct mscratch *ms)
+{
+	unsigned long events = VFIO_IOMMU_NOTIFY_DMA_UNMAP;
+	struct device *dev = mdev_dev(ms->mdev);
+	int ret;
+
+	ms->group = vfio_group_get_external_user_from_dev(dev);
+	if (IS_ERR(ms->group))
+		return PTR_ERR(ms->group);
+
+	/* Pages can only be pinned by those who let themselves be told */
+	ms->unmap_notifier.notifier_call = mscratch_unmap;
+	ret = vfio_register_notifier(dev, VFIO_IOMMU_NOTIFY, &events,
+				     &ms->unmap_notifier);
+	if (ret)
+		vfio_group_put_external_user(ms->group);
+
+	return ret;
+}
+
+static void mscratch_last_close(struct mscratch *ms)
+{
+	/* All DMA has ended with the reset */
+	vfio_unregister_notifier(mdev_dev(ms->mdev), VFIO_IOMMU_NOTIFY,
+				 &ms->unmap_notifier);
+	vfio_group_put_external_user(ms->group);
+	mscratch_set_msi(ms, NULL);
+	bitmap_zero(ms->mapped, ms->pages);
+}
+
+static int mscratch_open(struct mdev_device *mdev)
+{
+	struct mscratch *ms = mdev_get_drvdata(mdev);
+	int ret = 0;
+
+	mutex_lock(&ms->open_lock);
+	if (ms->mr)
+		ret = vfio_migration_region_open(ms->mr);
+	if (ret)
+		goto out;
+	if (!ms->opens)
+		ret = mscratch_first_open(ms);
+	if (ret) {
+		if (ms->mr)
+			vfio_migration_region_release(ms->mr);
+		goto out;
+	}
+	ms->opens++;
+out:
+	mutex_unlock(&ms->open_lock);
+
+	return ret;
+}
+
+static void mscratch_release(struct mdev_device *mdev)
+{
+	struct mscratch *ms = mdev_get_drvdata(mdev);
+
+	mutex_lock(&ms->open_lock);
+	/* The library resets the device with the last one */
+	if (ms->mr)
+		vfio_migration_region_release(ms->mr);
+	else if (ms->opens == 1)
+		mscratch_reset(ms);
+	if (!--ms->opens)
+		mscratch_last_close(ms);
+	mutex_unlock(&ms->open_lock);
+}
+
+/*
+ * Creation and removal
+ */
+
+static const struct mscratch_type *mscratch_find_type(struct kobject *kobj)
+{
+	const char *name = strrchr(kobject_name(kobj), '-');
+	size_t i;
+
+	for (i = 0; name && i < ARRAY_SIZE(mscratch_types); i++)
+		if (!strcmp(name + 1, mscratch_types[i].name))
+			return &mscratch_types[i];
+
+	return NULL;
+}
+
+static bool mscratch_take_memory(size_t size)
+{
+	bool taken = false;
+
+	mutex_lock(&mscratch_memory_lock);
+	if (size <= mscratch_memory_left) {
+		mscratch_memory_left -= size;
+		taken = true;
+	}
+	mutex_unlock(&mscratch_memory_lock);
+
+	return taken;
+}
+
+static void mscratch_give_memory(size_t size)
+{
+	mutex_lock(&mscratch_memory_lock);
+	mscratch_memory_left += size;
+	mutex_unlock(&mscratch_memory_lock);
+}
+
+static int mscratch_create_region(struct mscratch *ms)
+{
+	struct vfio_migration_region_params params = {
+		.ops		= &mscratch_migration_ops,
+		.data		= ms,
+		.type		= "mscratch",
+		.version	= MSCRATCH_VERSION,
+		.offset		= MSCRATCH_OFFSET(MSCRATCH_MIGRATION_REGION),
+		.state_size	= ms->type->size + sizeof(struct mscratch_saved),
+		.memory		= ms->scratch,
+		.memory_size	= ms->type->size,
+		.window		= READ_ONCE(window),
+		.mmap		= READ_ONCE(mmap),
+	};
+	struct vfio_migration_region *mr;
+
+	mr = vfio_migration_region_create(mdev_dev(ms->mdev), &params);
+	if (IS_ERR(mr))
+		return PTR_ERR(mr);
+	ms->mr = mr;
+
+	return 0;
+}
+
+static void mscratch_free(struct mscratch *ms)
+{
+	vfio_migration_region_destroy(ms->mr);
+	bitmap_free(ms->mapped);
+	bitmap_free(ms->dirty);
+	vfree(ms->scratch);
+	mscratch_give_memory(ms->type->size);
+	mutex_destroy(&ms->irq_lock);
+	mutex_destroy(&ms->pin_lock);
+	mutex_destroy(&ms->regs_lock);
+	mutex_destroy(&ms->open_lock);
+	kfree(ms);
+}
+
+static int mscratch_create(struct kobject *kobj, struct mdev_device *mdev)
+{
+	const struct mscratch_type *type = mscratch_find_type(kobj);
+	struct mscratch *ms;
+	int ret = -ENOMEM;
+
+	if (!type)
+		return -EINVAL;
+	if (!mscratch_take_memory(type->size))
+		return -ENOSPC;
+	ms = kzalloc(sizeof(*ms), GFP_KERNEL);
+	if (!ms) {
+		mscratch_give_memory(type->size);
+		return -ENOMEM;
+	}
+
+	ms->mdev = mdev;
+	ms->type = type;
+	ms->pages = type->size >> PAGE_SHIFT;
+	mutex_init(&ms->open_lock);
+	mutex_init(&ms->regs_lock);
+	mutex_init(&ms->pin_lock);
+	mutex_init(&ms->irq_lock);
+	INIT_WORK(&ms->dma_work, mscratch_dma_work);
+	ms->scratch = vmalloc_user(type->size);
+	ms->dirty = bitmap_zalloc(ms->pages, GFP_KERNEL);
+	ms->mapped = bitmap_zalloc(ms->pages, GFP_KERNEL);
+	if (!ms->scratch || !ms->dirty || !ms->mapped)
+		goto err_free;
+	mscratch_reset(ms);
+
+	if (READ_ONCE(migration)) {
+		ret = mscratch_create_region(ms);
+		if (ret)
+			goto err_free;
+	}
+	mdev_set_drvdata(mdev, ms);
+
+	return 0;
+
+err_free:
+	mscratch_free(ms);
+
+	return ret;
+}
+
+static int mscratch_remove(struct mdev_device *mdev)
+{
+	/* VFIO has waited until the last file descriptor was closed */
+	mscratch_free(mdev_get_drvdata(mdev));
+
+	return 0;
+}
+
+static ssize_t name_show(struct kobject *kobj, struct device *dev, char *buf)
+{
+	return sysfs_emit(buf, "%s\n", kobject_name(kobj));
+}
+static MDEV_TYPE_ATTR_RO(name);
+
+static ssize_t description_show(struct kobject *kobj, struct device *dev,
+				char *buf)
+{
+	const struct mscratch_type *type = mscratch_find_type(kobj);
+
+	return sysfs_emit(buf, "%zu KiB of scratch memory, with DMA\n",
+			  type ? type->size / SZ_1K : 0);
+}
+static MDEV_TYPE_ATTR_RO(description);
+
+static ssize_t device_api_show(struct kobject *kobj, struct device *dev,
+			       char *buf)
+{
+	return sysfs_emit(buf, "%s\n", VFIO_DEVICE_API_PCI_STRING);
+}
+static MDEV_TYPE_ATTR_RO(device_api);
+
+static ssize_t available_instances_show(struct kobject *kobj,
+					struct device *dev, char *buf)
+{
+	const struct mscratch_type *type = mscratch_find_type(kobj);
+	u64 left;
+
+	mutex_lock(&mscratch_memory_lock);
+	left = mscratch_memory_left;
+	mutex_unlock(&mscratch_memory_lock);
+
+	return sysfs_emit(buf, "%llu\n", type ? div_u64(left, type->size) : 0);
+}
+static MDEV_TYPE_ATTR_RO(available_instances);
+
+static struct attribute *mscratch_type_attrs[] = {
+	&mdev_type_attr_name.attr,
+	&mdev_type_attr_description.attr,
+	&mdev_type_attr_device_api.attr,
+	&mdev_type_attr_available_instances.attr,
+	NULL
+};
+
+static struct attribute_group mscratch_type_64k = {
+	.name = "64k",
+	.attrs = mscratch_type_attrs,
+};
+
+static struct attribute_group mscratch_type_1m = {
+	.name = "1m",
+	.attrs = mscratch_type_attrs,
+};
+
+static struct attribute_group mscratch_type_64m = {
+	.name = "64m",
+	.attrs = mscratch_type_attrs,
+};
+
+static struct attribute_group *mscratch_type_groups[] = {
+	&mscratch_type_64k,
+	&mscratch_type_1m,
+	&mscratch_type_64m,
+	NULL
+};
+
+static const struct mdev_parent_ops mscratch_parent_ops = {
+	.owner			= THIS_MODULE,
+	.supported_type_groups	= mscratch_type_groups,
+	.create			= mscratch_create,
+	.remove			= mscratch_remove,
+	.open			= mscratch_open,
+	.release		= mscratch_release,
+	.read			= mscratch_read,
+	.write			= mscratch_write,
+	.ioctl			= mscratch_ioctl,
+	.mmap			= mscratch_mmap,
+};
+
+/* The parent is a device of a class of its own: the types get its name */
+static struct class *mscratch_class;
+static struct device *mscratch_parent;
+
+static int __init mscratch_init(void)
+{
+	int ret;
+
+	mscratch_memory_left = (u64)max_mbytes * SZ_1M;
+
+	mscratch_class = class_create(THIS_MODULE, "mscratch");
+	if (IS_ERR(mscratch_class))
+		return PTR_ERR(mscratch_class);
+
+	mscratch_parent = device_create(mscratch_class, NULL, 0, NULL,
+					"mscratch");
+	if (IS_ERR(mscratch_parent)) {
+		ret = PTR_ERR(mscratch_parent);
+		goto err_class;
+	}
+
+	ret = mdev_register_device(mscratch_parent, &mscratch_parent_ops);
+	if (ret)
+		goto err_device;
+
+	return 0;
+
+err_device:
+	device_unregister(mscratch_parent);
+err_class:
+	class_destroy(mscratch_class);
+
+	return ret;
+}
+
+static void __exit mscratch_exit(void)
+{
+	mdev_unregister_device(mscratch_parent);
+	device_unregister(mscratch_parent);
+	class_destroy(mscratch_class);
+}
+
+module_init(mscratch_init);
+module_exit(mscratch_exit);
+
+MODULE_LICENSE("GPL v2");
+MODULE_DESCRIPTION("A mediated PCI device that can be migrated");
