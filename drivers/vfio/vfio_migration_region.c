@@ -43,7 +43,8 @@
 #include <linux/vfio_migration_region.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
-#include <linux/xxhash.h>
+
+#include <asm/unaligned.h>
 
 /* What userspace was built against does not change */
 #define MR_FIELD(field, offset) \
@@ -96,8 +97,11 @@ struct mr_header {
  * @magic: MR_RECORD_DATA or MR_RECORD_END
  * @sequence: number of this record, from 0
  * @pos: where the run is in the state; at the end, bytes before this record
- * @len: bytes in the run; at the end, 0
- * @sum: 0; at the end, the checksum of all bytes before this record
+ * @len: bytes in the run
+ * @sum: 0
+ *
+ * At the end @len and @sum are mr_sum.words and mr_sum.sums of all bytes before
+ * this record.
  */
 struct mr_record {
 	__le32 magic;
@@ -115,6 +119,24 @@ union mr_frame {
 };
 
 /**
+ * struct mr_sum - a checksum
+ * @words: sum of all words of 64 bits, little endian
+ * @sums: sum of @words after each of them
+ * @last: the bytes that are not a word yet
+ * @count: how many bytes these are
+ *
+ * It is there for accidents, and cheap: userspace is to spend its time copying.
+ * Each bit that flips is noticed, and so is every change of the order that
+ * accidents are likely to make.
+ */
+struct mr_sum {
+	u64 words;
+	u64 sums;
+	u8 last[sizeof(u64)];
+	size_t count;
+};
+
+/**
  * struct mr_save - a stream on its way out
  * @sum: checksum so far
  * @bytes: length so far, of what is in chunks
@@ -124,6 +146,7 @@ union mr_frame {
  * @frame_len: how much there is
  * @run_pos: what is left of the current run
  * @run_len: its length, 0 between two runs
+ * @run_direct: the rest of it in the memory is in the checksum already
  * @all_given: the state was given out; all of it, without next()
  * @ended: the record that marks the end was made
  * @window_used: how much of the window is not zero
@@ -131,7 +154,7 @@ union mr_frame {
  * @chunk_size: its size, 0 if there is none
  */
 struct mr_save {
-	struct xxh64_state sum;
+	struct mr_sum sum;
 	u64 bytes;
 	u32 sequence;
 
@@ -141,6 +164,7 @@ struct mr_save {
 
 	u64 run_pos;
 	u64 run_len;
+	bool run_direct;
 	bool all_given;
 	bool ended;
 
@@ -164,7 +188,7 @@ struct mr_save {
  * @error: why the stream was refused, or 0
  */
 struct mr_load {
-	struct xxh64_state sum;
+	struct mr_sum sum;
 	u64 bytes;
 	u32 sequence;
 
@@ -193,8 +217,7 @@ struct mr_load {
  * @state: device_state
  * @save: valid while @state has SAVING
  * @load: valid while @state is RESUMING
- * @sum_work: adds @sum_len bytes at @sum_from to the checksum of @save, while
- *	userspace copies them
+ * @sum_work: adds @sum_len bytes at @sum_from to the checksum of @save
  * @sum_from: what it adds
  * @sum_len: how much of it
  * @debugfs: folder with all below
@@ -267,30 +290,83 @@ static int mr_failed(struct vfio_migration_region *mr, int error, bool fatal)
 
 /*
  * The checksum
- *
- * Of a chunk in the memory it is worked out while userspace copies it, so that
- * the two take no longer than one of them where there are two processors.
  */
 
+static void mr_sum_word(struct mr_sum *sum, const u8 *from)
+{
+	sum->words += get_unaligned_le64(from);
+	sum->sums += sum->words;
+}
+
+/* The calls may cut the bytes anywhere */
+static void mr_sum_add(struct mr_sum *sum, const u8 *from, size_t len)
+{
+	struct mr_sum s = *sum;
+
+	for (; len && s.count; len--) {
+		s.last[s.count++] = *from++;
+		if (s.count == sizeof(s.last)) {
+			mr_sum_word(&s, s.last);
+			s.count = 0;
+		}
+	}
+	for (; len >= 4 * sizeof(u64); len -= 4 * sizeof(u64)) {
+		mr_sum_word(&s, from);
+		mr_sum_word(&s, from + sizeof(u64));
+		mr_sum_word(&s, from + 2 * sizeof(u64));
+		mr_sum_word(&s, from + 3 * sizeof(u64));
+		from += 4 * sizeof(u64);
+	}
+	for (; len >= sizeof(u64); len -= sizeof(u64)) {
+		mr_sum_word(&s, from);
+		from += sizeof(u64);
+	}
+	while (len--)
+		s.last[s.count++] = *from++;
+
+	*sum = s;
+}
+
+/* The word that is not complete counts with zeroes behind it */
+static struct mr_sum mr_sum_end(struct mr_sum sum)
+{
+	if (sum.count) {
+		memset(sum.last + sum.count, 0, sizeof(sum.last) - sum.count);
+		mr_sum_word(&sum, sum.last);
+		sum.count = 0;
+	}
+
+	return sum;
+}
+
+/*
+ * What userspace reads in the memory is summed up while it does so, by
+ * another processor if there is one.  The device is stopped, so that the
+ * work can go ahead of userspace.  All else is in the order of the stream:
+ * whoever adds something more waits first.
+ */
 static void mr_sum_work(struct work_struct *work)
 {
 	struct vfio_migration_region *mr =
 		container_of(work, struct vfio_migration_region, sum_work);
 
-	xxh64_update(&mr->save.sum, mr->sum_from, mr->sum_len);
+	mr_sum_add(&mr->save.sum, mr->sum_from, mr->sum_len);
 }
 
 static void mr_sum_later(struct vfio_migration_region *mr, const void *from,
 			 size_t len)
 {
+	flush_work(&mr->sum_work);
 	mr->sum_from = from;
 	mr->sum_len = len;
 	queue_work(system_unbound_wq, &mr->sum_work);
 }
 
-static void mr_sum_wait(struct vfio_migration_region *mr)
+static void mr_sum_now(struct vfio_migration_region *mr, const void *from,
+		       size_t len)
 {
 	flush_work(&mr->sum_work);
+	mr_sum_add(&mr->save.sum, from, len);
 }
 
 /*
@@ -303,10 +379,9 @@ static void mr_save_begin(struct vfio_migration_region *mr)
 	struct mr_save *save = &mr->save;
 	struct mr_header *header = &save->frame.header;
 
-	mr_sum_wait(mr);
+	flush_work(&mr->sum_work);
 	memset(save, 0, sizeof(*save));
 	memset(mr->window, 0, mr->window_size);
-	xxh64_reset(&save->sum, 0);
 
 	header->magic = cpu_to_le32(MR_MAGIC);
 	header->version = cpu_to_le32(MR_STREAM_VERSION);
@@ -359,6 +434,7 @@ static bool mr_save_next_run(struct vfio_migration_region *mr)
 
 	save->run_pos = pos;
 	save->run_len = len;
+	save->run_direct = false;
 
 	return true;
 }
@@ -369,6 +445,7 @@ static bool mr_save_next_record(struct vfio_migration_region *mr, size_t used,
 {
 	struct mr_save *save = &mr->save;
 	struct mr_record *record = &save->frame.record;
+	struct mr_sum sum;
 
 	if (save->ended)
 		return false;
@@ -379,13 +456,14 @@ static bool mr_save_next_record(struct vfio_migration_region *mr, size_t used,
 		record->len = cpu_to_le64(save->run_len);
 		record->sum = 0;
 	} else if (!mr_running(mr)) {
-		xxh64_update(&save->sum, mr->window + *summed, used - *summed);
+		mr_sum_now(mr, mr->window + *summed, used - *summed);
 		*summed = used;
 		save->ended = true;
 		record->magic = cpu_to_le32(MR_RECORD_END);
 		record->pos = cpu_to_le64(save->bytes + used);
-		record->len = 0;
-		record->sum = cpu_to_le64(xxh64_digest(&save->sum));
+		sum = mr_sum_end(save->sum);
+		record->len = cpu_to_le64(sum.words);
+		record->sum = cpu_to_le64(sum.sums);
 	} else {
 		return false;
 	}
@@ -402,11 +480,29 @@ static u64 mr_save_direct(struct vfio_migration_region *mr)
 	const struct mr_save *save = &mr->save;
 	u64 size = mr->params.memory_size;
 
-	if (mr_running(mr) || !save->run_len || save->run_pos >= size ||
-	    !IS_ALIGNED(save->run_pos, PAGE_SIZE))
+	if (mr_running(mr) || save->run_pos >= size ||
+	    (mr->mmap && !IS_ALIGNED(save->run_pos, PAGE_SIZE)))
 		return 0;
 
 	return min3(save->run_len, size - save->run_pos, mr->window_size);
+}
+
+/* Userspace reads this piece of the run in the memory */
+static void mr_save_commit_direct(struct vfio_migration_region *mr, u64 len)
+{
+	struct mr_save *save = &mr->save;
+	u64 pos = save->run_pos;
+
+	/* All that is read so of this run is known with the first piece */
+	if (!save->run_direct)
+		mr_sum_later(mr, mr->params.memory + pos,
+			     min(save->run_len, mr->params.memory_size - pos));
+	save->run_direct = true;
+	save->run_pos += len;
+	save->run_len -= len;
+	save->chunk_offset = MR_MEMORY_OFFSET + pos;
+	save->chunk_size = len;
+	save->bytes += len;
 }
 
 /* Put a piece of the current run into the window */
@@ -420,6 +516,10 @@ static int mr_save_copy(struct vfio_migration_region *mr, size_t used,
 
 	if (save->run_pos < params->memory_size) {
 		len = min(len, params->memory_size - save->run_pos);
+		/* Up to where it can be read in the memory */
+		if (!mr_running(mr))
+			len = min_t(u64, len, PAGE_SIZE -
+				    offset_in_page(save->run_pos));
 		memcpy(mr->window + used, params->memory + save->run_pos, len);
 	} else {
 		ret = params->ops->save(params->data, save->run_pos,
@@ -462,14 +562,7 @@ static int mr_save_commit(struct vfio_migration_region *mr)
 			if (direct && used)
 				break;
 			if (direct) {
-				save->chunk_offset = MR_MEMORY_OFFSET +
-						     save->run_pos;
-				save->chunk_size = direct;
-				mr_sum_later(mr, mr->params.memory +
-					     save->run_pos, direct);
-				save->run_pos += direct;
-				save->run_len -= direct;
-				save->bytes += direct;
+				mr_save_commit_direct(mr, direct);
 				return 0;
 			}
 			ret = mr_save_copy(mr, used, &len);
@@ -492,7 +585,7 @@ static int mr_save_commit(struct vfio_migration_region *mr)
 	save->bytes += used;
 	/* The last record is not part of what it sums up */
 	if (!save->ended)
-		xxh64_update(&save->sum, mr->window + summed, used - summed);
+		mr_sum_now(mr, mr->window + summed, used - summed);
 
 	return 0;
 }
@@ -505,7 +598,6 @@ static void mr_save_release(struct vfio_migration_region *mr)
 	if (!save->chunk_size)
 		return;
 
-	mr_sum_wait(mr);
 	mr->bytes_saved += save->chunk_size;
 	mr->chunks_saved++;
 	save->chunk_size = 0;
@@ -523,7 +615,6 @@ static void mr_load_begin(struct vfio_migration_region *mr)
 	struct mr_load *load = &mr->load;
 
 	memset(load, 0, sizeof(*load));
-	xxh64_reset(&load->sum, 0);
 	load->frame_len = sizeof(struct mr_header);
 }
 
@@ -552,6 +643,7 @@ static int mr_load_record(struct vfio_migration_region *mr)
 	u64 size = mr->params.state_size;
 	u64 pos = le64_to_cpu(record->pos);
 	u64 len = le64_to_cpu(record->len);
+	struct mr_sum sum;
 
 	if (le32_to_cpu(record->sequence) != load->sequence++)
 		return -EINVAL;
@@ -564,8 +656,9 @@ static int mr_load_record(struct vfio_migration_region *mr)
 		load->run_len = len;
 		return 0;
 	case MR_RECORD_END:
-		if (len || pos != load->bytes ||
-		    le64_to_cpu(record->sum) != xxh64_digest(&load->sum))
+		sum = mr_sum_end(load->sum);
+		if (pos != load->bytes || len != sum.words ||
+		    le64_to_cpu(record->sum) != sum.sums)
 			return -EINVAL;
 		load->ended = true;
 		return 0;
@@ -584,7 +677,7 @@ static int mr_load_frame(struct vfio_migration_region *mr)
 	if (ret)
 		return ret;
 
-	xxh64_update(&load->sum, load->frame.bytes, load->frame_len);
+	mr_sum_add(&load->sum, load->frame.bytes, load->frame_len);
 	load->bytes += load->frame_len;
 	load->frame_pos = 0;
 	load->frame_len = sizeof(struct mr_record);
@@ -610,7 +703,7 @@ static int mr_load_run(struct vfio_migration_region *mr, const u8 *from,
 		if (ret)
 			return ret;
 	}
-	xxh64_update(&load->sum, from, len);
+	mr_sum_add(&load->sum, from, len);
 	load->bytes += len;
 	load->run_pos += len;
 	load->run_len -= len;
@@ -810,7 +903,7 @@ static int mr_set_state(struct vfio_migration_region *mr, u32 state)
 
 static void mr_reset(struct vfio_migration_region *mr)
 {
-	mr_sum_wait(mr);
+	flush_work(&mr->sum_work);
 	mr->params.ops->reset(mr->params.data);
 	memset(mr->window, 0, mr->window_size);
 	memset(&mr->save, 0, sizeof(mr->save));
