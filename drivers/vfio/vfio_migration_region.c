@@ -26,6 +26,7 @@
  * All numbers in it are little endian.
  */
 
+#include <linux/bitops.h>
 #include <linux/build_bug.h>
 #include <linux/debugfs.h>
 #include <linux/err.h>
@@ -121,7 +122,7 @@ union mr_frame {
 /**
  * struct mr_sum - a checksum
  * @words: sum of all words of 64 bits, little endian
- * @sums: sum of @words after each of them
+ * @sums: sum of @words after each of them, turned by 7 bits each time
  * @last: the bytes that are not a word yet
  * @count: how many bytes these are
  *
@@ -295,7 +296,7 @@ static int mr_failed(struct vfio_migration_region *mr, int error, bool fatal)
 static void mr_sum_word(struct mr_sum *sum, const u8 *from)
 {
 	sum->words += get_unaligned_le64(from);
-	sum->sums += sum->words;
+	sum->sums = rol64(sum->sums, 7) + sum->words;
 }
 
 /* The calls may cut the bytes anywhere */
