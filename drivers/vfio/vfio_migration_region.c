@@ -293,7 +293,8 @@ static int mr_failed(struct vfio_migration_region *mr, int error, bool fatal)
  * The checksum
  */
 
-static void mr_sum_word(struct mr_sum *sum, const u8 *from)
+/* Also where the compiler goes for size, as this is done for all of the state */
+static __always_inline void mr_sum_word(struct mr_sum *sum, const u8 *from)
 {
 	sum->words += get_unaligned_le64(from);
 	sum->sums = rol64(sum->sums, 7) + sum->words;
