@@ -294,39 +294,44 @@ static int mr_failed(struct vfio_migration_region *mr, int error, bool fatal)
  */
 
 /* Also where the compiler goes for size, as this is done for all of the state */
-static __always_inline void mr_sum_word(struct mr_sum *sum, const u8 *from)
+static __always_inline void mr_sum_word(u64 *words, u64 *sums, const u8 *from)
 {
-	sum->words += get_unaligned_le64(from);
-	sum->sums = rol64(sum->sums, 7) + sum->words;
+	*words += get_unaligned_le64(from);
+	*sums = rol64(*sums, 7) + *words;
 }
 
 /* The calls may cut the bytes anywhere */
 static void mr_sum_add(struct mr_sum *sum, const u8 *from, size_t len)
 {
-	struct mr_sum s = *sum;
+	u64 words = sum->words, sums = sum->sums;
 
-	for (; len && s.count; len--) {
-		s.last[s.count++] = *from++;
-		if (s.count == sizeof(s.last)) {
-			mr_sum_word(&s, s.last);
-			s.count = 0;
+	for (; len && sum->count; len--) {
+		sum->last[sum->count++] = *from++;
+		if (sum->count == sizeof(sum->last)) {
+			mr_sum_word(&words, &sums, sum->last);
+			sum->count = 0;
 		}
 	}
-	for (; len >= 4 * sizeof(u64); len -= 4 * sizeof(u64)) {
-		mr_sum_word(&s, from);
-		mr_sum_word(&s, from + sizeof(u64));
-		mr_sum_word(&s, from + 2 * sizeof(u64));
-		mr_sum_word(&s, from + 3 * sizeof(u64));
-		from += 4 * sizeof(u64);
+	for (; len >= 8 * sizeof(u64); len -= 8 * sizeof(u64)) {
+		mr_sum_word(&words, &sums, from);
+		mr_sum_word(&words, &sums, from + 8);
+		mr_sum_word(&words, &sums, from + 16);
+		mr_sum_word(&words, &sums, from + 24);
+		mr_sum_word(&words, &sums, from + 32);
+		mr_sum_word(&words, &sums, from + 40);
+		mr_sum_word(&words, &sums, from + 48);
+		mr_sum_word(&words, &sums, from + 56);
+		from += 8 * sizeof(u64);
 	}
 	for (; len >= sizeof(u64); len -= sizeof(u64)) {
-		mr_sum_word(&s, from);
+		mr_sum_word(&words, &sums, from);
 		from += sizeof(u64);
 	}
 	while (len--)
-		s.last[s.count++] = *from++;
+		sum->last[sum->count++] = *from++;
 
-	*sum = s;
+	sum->words = words;
+	sum->sums = sums;
 }
 
 /* The word that is not complete counts with zeroes behind it */
@@ -334,7 +339,7 @@ static struct mr_sum mr_sum_end(struct mr_sum sum)
 {
 	if (sum.count) {
 		memset(sum.last + sum.count, 0, sizeof(sum.last) - sum.count);
-		mr_sum_word(&sum, sum.last);
+		mr_sum_word(&sum.words, &sum.sums, sum.last);
 		sum.count = 0;
 	}
 
