@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The reference device of the migration region: its DMA, by both paths, and
+ * what type1 and a migration know of it
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sched.h>
+#include <stdint.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/eventfd.h>
+
+#include "../kselftest_harness.h"
+#include "vfio_migration_region_lib.h"
+#include "mscratch.h"
+
+/* The limit is for a hang; emulated machines take their time */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	300
+
+#define IOVA		0x10000000ULL
+/*
+ * DMA, by both paths
+ */
+
+#define GUEST_PAGES	64UL
+#define GUEST		(GUEST_PAGES * PAGE)
+
+FIXTURE(dma)
+{
+	struct pair p;
+	char *guest;
+	char *other;
+	__u32 path;
+};
+
+FIXTURE_VARIANT(dma)
+{
+	__u32 path;
+};
+
+FIXTURE_VARIANT_ADD(dma, pin) { .path = 0 };
+FIXTURE_VARIANT_ADD(dma, rw) { .path = MSCRATCH_DMA_RW };
+
+FIXTURE_SETUP(dma)
+{
+	ASSERT_EQ(0, pair_open(&self->p, "mscratch-1m", 1 << 20));
+	self->guest = page_alloc(GUEST);
+	ASSERT_NE(NULL, self->guest);
+	self->other = page_alloc(GUEST);
+	ASSERT_NE(NULL, self->other);
+	ASSERT_EQ(0, container_map(self->p.a.u.container, self->guest, IOVA,
+				   GUEST));
+	ASSERT_EQ(0, container_map(self->p.b.u.container, self->other, IOVA,
+				   GUEST));
+	self->path = variant->path;
+}
+
+FIXTURE_TEARDOWN(dma)
+{
+	EXPECT_EQ(0, container_unmap(self->p.a.u.container, IOVA, GUEST));
+	EXPECT_EQ(0, container_unmap(self->p.b.u.container, IOVA, GUEST));
+	EXPECT_EQ(0, pair_close(&self->p));
+}
+
+TEST_F(dma, reaches_memory)
+{
+	static const struct {
+		__u64 iova, offset, len;
+	} runs_of[] = {
+		{ 0, 0, 1 }, { 0, 0, PAGE }, { 1, 0, PAGE }, { 0, 1, PAGE },
+		{ PAGE - 1, 5, 2 }, { 17, PAGE - 3, 3 * PAGE + 1 },
+		{ 0, 0, GUEST }, { 5, 1021, GUEST - 7 },
+		{ GUEST - 1, (1 << 20) - 1, 1 },
+	};
+	struct dev *d = &self->p.a;
+	char *buf = malloc(2 << 20), *seen = buf + (1 << 20);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(runs_of); i++) {
+		__u64 iova = runs_of[i].iova, offset = runs_of[i].offset;
+		__u64 len = runs_of[i].len;
+
+		/* To the guest, and nothing beside it */
+		ASSERT_EQ(0, scratch_fill(d, i));
+		pattern(buf, 1 << 20, i);
+		memset(self->guest, 0x11, GUEST);
+		ASSERT_EQ(0, dma(d, IOVA + iova, offset, len,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+		EXPECT_EQ(0, memcmp(self->guest + iova, buf + offset, len));
+		EXPECT_EQ(true, !iova || self->guest[iova - 1] == 0x11);
+		EXPECT_EQ(true, iova + len == GUEST ||
+			  self->guest[iova + len] == 0x11);
+
+		/* And back */
+		pattern(self->guest, GUEST, 100 + i);
+		memcpy(buf + offset, self->guest + iova, len);
+		ASSERT_EQ(0, dma(d, IOVA + iova, offset, len, self->path));
+		ASSERT_EQ(0, scratch_read(d, 0, seen, 1 << 20));
+		EXPECT_EQ(0, memcmp(seen, buf, 1 << 20));
+		EXPECT_EQ(2 * (i + 1), reg_get64(d, MSCRATCH_REG_DMA_COUNT));
+	}
+	free(buf);
+}
+
+TEST_F(dma, refused)
+{
+	static const struct {
+		__u64 iova, offset, len;
+		int error;
+	} bad[] = {
+		{ IOVA, 0, 0, EINVAL },
+		{ IOVA, 1 << 20, 1, EINVAL },
+		{ IOVA, (1 << 20) - 1, 2, EINVAL },
+		{ IOVA, 1, 1 << 20, EINVAL },
+		{ IOVA, 0, ~0ULL, EINVAL },
+		{ IOVA, ~0ULL, 2, EINVAL },
+		{ IOVA, 8, ~0ULL - 4, EINVAL },
+		{ IOVA, 1ULL << 63, 1ULL << 63, EINVAL },
+		{ IOVA + GUEST, 0, 1, 0 },
+		{ IOVA - 1, 0, 2, 0 },
+		{ IOVA + GUEST - 1, 0, 2, 0 },
+		{ ~0ULL, 0, 2, 0 },
+		{ ~0ULL - PAGE, 0, 2 * PAGE, 0 },
+		{ 0, 0, PAGE, 0 },
+	};
+	struct dev *d = &self->p.a;
+	unsigned int i, to_guest;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		for (to_guest = 0; to_guest < 2; to_guest++) {
+			int ret = dma(d, bad[i].iova, bad[i].offset,
+				      bad[i].len, self->path |
+				      (to_guest ? MSCRATCH_DMA_TO_GUEST : 0));
+
+			EXPECT_GT(0, ret) {
+				TH_LOG("run %u", i);
+			}
+			EXPECT_EQ(bad[i].error ? -bad[i].error : ret, ret);
+			EXPECT_EQ(MSCRATCH_STATUS_ERROR,
+				  reg_get32(d, MSCRATCH_REG_DMA_STATUS));
+		}
+	}
+	EXPECT_EQ(0, dma(d, IOVA, 0, GUEST, self->path));
+	EXPECT_EQ(MSCRATCH_STATUS_DONE, reg_get32(d, MSCRATCH_REG_DMA_STATUS));
+	EXPECT_EQ(0, reg_get32(d, MSCRATCH_REG_DMA_ERROR));
+}
+
+TEST_F(dma, raises_an_interrupt)
+{
+	struct dev *d = &self->p.a;
+	eventfd_t count;
+	int fd = eventfd(0, EFD_CLOEXEC);
+	unsigned int i;
+
+	ASSERT_EQ(0, irq_connect(d, fd));
+	for (i = 0; i < 20; i++) {
+		/* An error is told as well */
+		ASSERT_EQ(0, dma_start(d, IOVA, 0, i % 5 ? PAGE : 0,
+				       self->path | MSCRATCH_DMA_IRQ));
+		ASSERT_EQ(0, eventfd_read(fd, &count));
+		EXPECT_EQ(1, count);
+		EXPECT_EQ(i % 5 ? MSCRATCH_STATUS_DONE : MSCRATCH_STATUS_ERROR,
+			  reg_get32(d, MSCRATCH_REG_DMA_STATUS));
+	}
+}
+
+/*
+ * When the write that clears RUNNING returns, the device has stopped: what it
+ * was doing is done, and nothing of it comes later.
+ */
+TEST_F(dma, stops_before_the_state_changes)
+{
+	static const int stopped[] = { STOP, STOP_COPY, RESUMING };
+	struct dev *d = &self->p.a;
+	char *copy = malloc(GUEST), *expected = malloc(GUEST);
+	unsigned int round, late = 0;
+
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	pattern(expected, GUEST, 1);
+	for (round = 0; round < 60; round++) {
+		int to = stopped[round % ARRAY_SIZE(stopped)];
+		unsigned int status, i;
+
+		memset(self->guest, 0, GUEST);
+		ASSERT_EQ(0, state_set(d, round % 2 ? PRE_COPY : RUNNING));
+		ASSERT_EQ(0, dma_start(d, IOVA, 0, GUEST,
+				       self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, state_set(d, to));
+		memcpy(copy, self->guest, GUEST);
+		status = reg_get32(d, MSCRATCH_REG_DMA_STATUS);
+		EXPECT_EQ(MSCRATCH_STATUS_DONE, status);
+		EXPECT_EQ(0, memcmp(copy, expected, GUEST));
+		EXPECT_EQ(round + 1, reg_get64(d, MSCRATCH_REG_DMA_COUNT));
+		/* A start that comes now is not heard */
+		memset(self->guest, 0, GUEST);
+		ASSERT_EQ(0, dma_start(d, IOVA, 0, GUEST,
+				       self->path | MSCRATCH_DMA_TO_GUEST));
+		for (i = 0; i < 20; i++) {
+			sched_yield();
+			late += !all_zero(self->guest, GUEST);
+		}
+		EXPECT_EQ(round + 1, reg_get64(d, MSCRATCH_REG_DMA_COUNT));
+		ASSERT_EQ(0, state_set(d, RUNNING));
+		late += !all_zero(self->guest, GUEST);
+		EXPECT_EQ(round + 1, reg_get64(d, MSCRATCH_REG_DMA_COUNT));
+	}
+	EXPECT_EQ(0, late);
+	free(copy);
+	free(expected);
+}
+
+/* A DMA into the scratch memory while it is saved is saved as well */
+TEST_F(dma, changes_are_saved)
+{
+	struct dev *a = &self->p.a, *b = &self->p.b;
+	char *x = malloc(2 << 20), *y = x + (1 << 20);
+	struct stream s = {};
+	size_t before;
+
+	ASSERT_EQ(0, scratch_fill(a, 1));
+	ASSERT_EQ(0, state_set(a, PRE_COPY));
+	ASSERT_EQ(0, stream_save(a, &s, BY_MMAP));
+	pattern(self->guest, GUEST, 50);
+	ASSERT_EQ(0, dma(a, IOVA, 10 * PAGE + 3, 3 * PAGE, self->path));
+	before = s.size;
+	ASSERT_EQ(0, stream_save(a, &s, BY_MMAP));
+	EXPECT_LE(before + 4 * PAGE, s.size);
+	/* One that is under way when the device is stopped */
+	ASSERT_EQ(0, dma_start(a, IOVA, 40 * PAGE + 1, 20 * PAGE, self->path));
+	ASSERT_EQ(0, state_set(a, STOP_COPY));
+	ASSERT_EQ(0, stream_save(a, &s, BY_MMAP));
+	ASSERT_EQ(0, scratch_read(a, 0, x, 1 << 20));
+	EXPECT_EQ(0, memcmp(x + 10 * PAGE + 3, self->guest, 3 * PAGE));
+	EXPECT_EQ(0, memcmp(x + 40 * PAGE + 1, self->guest, 20 * PAGE));
+	ASSERT_EQ(0, resume(b, &s, BY_MMAP, 0));
+	ASSERT_EQ(0, scratch_read(b, 0, y, 1 << 20));
+	EXPECT_EQ(0, memcmp(x, y, 1 << 20));
+
+	/* The registers came along: the same DMA can be started there */
+	EXPECT_EQ(IOVA, reg_get64(b, MSCRATCH_REG_DMA_IOVA));
+	EXPECT_EQ(40 * PAGE + 1, reg_get64(b, MSCRATCH_REG_DMA_OFFSET));
+	EXPECT_EQ(20 * PAGE, reg_get64(b, MSCRATCH_REG_DMA_LENGTH));
+	EXPECT_EQ(self->path, reg_get32(b, MSCRATCH_REG_DMA_CONTROL));
+	EXPECT_EQ(2, reg_get64(b, MSCRATCH_REG_DMA_COUNT));
+	EXPECT_EQ(MSCRATCH_STATUS_DONE, reg_get32(b, MSCRATCH_REG_DMA_STATUS));
+	ASSERT_EQ(0, reg_set32(b, MSCRATCH_REG_DMA_CONTROL, self->path |
+			       MSCRATCH_DMA_TO_GUEST | MSCRATCH_DMA_START));
+	EXPECT_EQ(MSCRATCH_STATUS_DONE, dma_wait(b));
+	EXPECT_EQ(0, memcmp(self->other, self->guest, 20 * PAGE));
+	stream_free(&s);
+	free(x);
+}
+
+/* type1 knows what the device wrote to */
+TEST_F(dma, written_pages_are_dirty)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 dirty, expected;
+
+	EXPECT_EQ(-EINVAL, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	/* What was written before it started is not of interest */
+	ASSERT_EQ(0, dma(d, IOVA, 0, GUEST, self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dirty_start(container));
+	ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(0, dirty);
+
+	ASSERT_EQ(0, dma(d, IOVA + 3 * PAGE, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dma(d, IOVA + 10 * PAGE - 1, 0, 2,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dma(d, IOVA + 20 * PAGE + 5, 0, 4 * PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dma(d, IOVA + 63 * PAGE + 4095, 0, 1,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	expected = 1ULL << 3 | 3ULL << 9 | 31ULL << 20 | 1ULL << 63;
+	ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(expected, dirty);
+	/* Reported once */
+	ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(0, dirty);
+
+	/* The one that the stop finishes is among them */
+	ASSERT_EQ(0, state_set(d, PRE_COPY));
+	ASSERT_EQ(0, dma_start(d, IOVA + 30 * PAGE, 0, 16 * PAGE,
+			       self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, state_set(d, STOP_COPY));
+	ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(0xffffULL << 30, dirty);
+	ASSERT_EQ(0, dirty_stop(container));
+	EXPECT_EQ(-EINVAL, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+}
+
+/* Memory that goes away while the device knows its address */
+TEST_F(dma, memory_is_unmapped)
+{
+	struct dev *d = &self->p.a;
+	unsigned int i;
+
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(0, dma_start(d, IOVA, 0, GUEST, self->path |
+				       MSCRATCH_DMA_TO_GUEST));
+		EXPECT_EQ(0, container_unmap(d->u.container, IOVA, GUEST));
+		dma_wait(d);
+		EXPECT_GT(0, dma(d, IOVA, 0, PAGE, self->path));
+		ASSERT_EQ(0, container_map(d->u.container, self->guest, IOVA,
+					   GUEST));
+		EXPECT_EQ(0, dma(d, IOVA, 0, GUEST, self->path));
+	}
+}
+
+/* A reset, or the end of its user, ends a DMA */
+TEST_F(dma, ended_by_reset_and_close)
+{
+	struct dev *d = &self->p.a;
+	unsigned int i;
+
+	for (i = 0; i < 20; i++) {
+		ASSERT_EQ(0, dma_start(d, IOVA, 0, GUEST, self->path |
+				       MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, dev_reset(d));
+		EXPECT_EQ(MSCRATCH_STATUS_IDLE,
+			  reg_get32(d, MSCRATCH_REG_DMA_STATUS));
+	}
+	ASSERT_EQ(0, dma_start(d, IOVA, 0, GUEST, self->path));
+	dev_close(d);
+	ASSERT_EQ(0, dev_open(d));
+	ASSERT_EQ(0, dev_map(d));
+	EXPECT_STREQ("", not_pristine(d));
+	ASSERT_EQ(0, container_map(d->u.container, self->guest, IOVA, GUEST));
+	EXPECT_EQ(0, dma(d, IOVA, 0, GUEST, self->path));
+}
+
+/*
+ * Devices of each type
+ */
+
+FIXTURE(type)
+{
+	struct pair p;
+};
+
+FIXTURE_VARIANT(type)
+{
+	const char *name;
+	size_t size;
+};
+
+FIXTURE_VARIANT_ADD(type, 64k) { .name = "mscratch-64k", .size = 64 << 10 };
+FIXTURE_VARIANT_ADD(type, 1m) { .name = "mscratch-1m", .size = 1 << 20 };
+FIXTURE_VARIANT_ADD(type, 64m) { .name = "mscratch-64m", .size = 64 << 20 };
+
+FIXTURE_SETUP(type)
+{
+	ASSERT_EQ(0, pair_open(&self->p, variant->name, 1 << 20));
+}
+
+FIXTURE_TEARDOWN(type)
+{
+	EXPECT_EQ(0, pair_close(&self->p));
+}
+
+TEST_F(type, migration)
+{
+	struct dev *d = &self->p.a;
+
+	EXPECT_EQ(variant->size, d->memory.size);
+	EXPECT_EQ(variant->size, reg_get64(d, MSCRATCH_REG_SIZE));
+	EXPECT_EQ(MSCRATCH_MAGIC, reg_get32(d, MSCRATCH_REG_MAGIC));
+	EXPECT_EQ(MSCRATCH_VERSION, reg_get32(d, MSCRATCH_REG_VERSION));
+	EXPECT_EQ(0, migrates(d, &self->p.b, 1));
+	EXPECT_EQ(0, migrates(&self->p.b, d, 2));
+}
+
+TEST_HARNESS_MAIN
