@@ -32,7 +32,7 @@ shell-%: ## shell-<machine>: a shell on a machine
 mutants: ## break the stack on purpose; a test must notice (INTERFACE=name)
 	@scripts/check mutants
 
-bench: ## what things cost, in instructions
+bench: ## what things cost, in instructions or in time
 	@scripts/check bench
 
 lint: ## patches, scripts and documents: form and style
