@@ -1014,6 +1014,96 @@ TEST_F(migration, memory_cannot_be_written_by_its_mapping)
 	EXPECT_EQ(0, scratch_check(d, 1));
 }
 
+/* Whatever a program does to its mappings later */
+TEST_F(migration, mappings_changed_later)
+{
+	struct dev *d = &self->p.a;
+	__u64 at = d->mig.area[0].offset, window = d->mig.area[1].offset;
+	char *p;
+
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	p = mmap(NULL, SCRATCH, PROT_READ, MAP_SHARED, d->u.device,
+		 d->mig.offset + at);
+	ASSERT_NE(MAP_FAILED, p);
+	/* Dropped pages come back, and are the same */
+	ASSERT_EQ(0, madvise(p, SCRATCH, MADV_DONTNEED));
+	EXPECT_EQ(0, memcmp(p, d->map + at, SCRATCH));
+	/* What is made writable is still not written */
+	ASSERT_EQ(0, mprotect(p, SCRATCH, PROT_READ | PROT_WRITE));
+	EXPECT_EQ(SIGBUS, write_fault(p + 5 * PAGE));
+	ASSERT_EQ(0, madvise(p, SCRATCH, MADV_DONTNEED));
+	EXPECT_EQ(SIGBUS, write_fault(p + 6 * PAGE));
+	/* It is data, no program */
+	EXPECT_EQ(-1, mprotect(p, SCRATCH, PROT_READ | PROT_EXEC));
+	EXPECT_EQ(false, maps(d, at, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED));
+	EXPECT_EQ(false, maps(d, window, PAGE, PROT_READ | PROT_EXEC,
+			      MAP_SHARED));
+	/* It does not grow into what is behind it */
+	EXPECT_EQ(MAP_FAILED, mremap(p, SCRATCH, SCRATCH + PAGE,
+				     MREMAP_MAYMOVE));
+	/* A part of it is a mapping, too, and a copy of it */
+	ASSERT_EQ(0, munmap(p, 3 * PAGE));
+	EXPECT_EQ(0, memcmp(p + 3 * PAGE, d->map + at + 3 * PAGE, PAGE));
+	p = mremap(p + 3 * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   p);
+	ASSERT_NE(MAP_FAILED, p);
+	EXPECT_EQ(0, memcmp(p, d->map + at + 3 * PAGE, PAGE));
+	EXPECT_EQ(SIGBUS, write_fault(p));
+	EXPECT_EQ(0, scratch_check(d, 1));
+	ASSERT_EQ(0, madvise(d->map + window, WINDOW, MADV_DONTNEED));
+	EXPECT_EQ(0, write_fault(d->map + window));
+	EXPECT_EQ(0, migrates(d, &self->p.b, 2));
+}
+
+/* Calls whose buffer is a mapping of the device that is called */
+TEST_F(migration, buffers_in_the_device)
+{
+	struct dev *d = &self->p.a, *b = &self->p.b;
+	__u64 memory = d->mig.area[0].offset, window = d->mig.area[1].offset;
+	struct stream s = {};
+	struct chunk c;
+	char *bar;
+
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	bar = mmap(NULL, SCRATCH, PROT_READ | PROT_WRITE, MAP_SHARED,
+		   d->u.device, d->memory.offset);
+	ASSERT_NE(MAP_FAILED, bar);
+	/* From the scratch memory to itself, by either of its mappings */
+	EXPECT_EQ(0, scratch_write(d, 8 * PAGE, bar, PAGE));
+	EXPECT_EQ(0, scratch_write(d, 9 * PAGE, d->map + memory, PAGE));
+	EXPECT_EQ(0, memcmp(bar, bar + 8 * PAGE, PAGE));
+	EXPECT_EQ(0, memcmp(bar, bar + 9 * PAGE, PAGE));
+	EXPECT_EQ(0, scratch_read(d, 0, bar + 10 * PAGE, PAGE));
+	EXPECT_EQ(0, memcmp(bar, bar + 10 * PAGE, PAGE));
+	/* A read-only mapping is no place to read to */
+	EXPECT_GT(0, scratch_read(d, 0, d->map + memory, 64));
+	/* Fields, into the device's memory and its window */
+	EXPECT_EQ(4, peek(d, OFF_STATE, bar, 4));
+	EXPECT_EQ(RUNNING, bar[0]);
+	EXPECT_EQ(8, peek(d, OFF_PENDING, d->map + window, 8));
+	EXPECT_EQ(-EFAULT, peek(d, OFF_STATE, d->map + memory, 4));
+	bar[0] = STOP_COPY;
+	EXPECT_EQ(4, poke(d, OFF_STATE, bar, 4));
+	EXPECT_EQ(STOP_COPY, state_get(d));
+	/* Data into the window that it may come from */
+	ASSERT_EQ(1, chunk_next(d, &c));
+	EXPECT_EQ(0, region_read(d, c.offset, d->map + window, c.size));
+	ASSERT_EQ(0, state_set(d, RUNNING));
+	/* A window that is filled from the memory, and from itself */
+	ASSERT_EQ(0, save(b, &s, BY_MMAP));
+	ASSERT_EQ(0, state_set(d, RESUMING));
+	EXPECT_EQ(0, region_write(d, window, bar, PAGE));
+	EXPECT_EQ(0, region_write(d, window, d->map + memory, PAGE));
+	EXPECT_EQ(0, region_write(d, window, d->map + window, PAGE));
+	EXPECT_EQ(0, memcmp(bar, d->map + window, PAGE));
+	ASSERT_EQ(0, stream_load(d, &s, WINDOW, 0));
+	ASSERT_EQ(0, state_set(d, RUNNING));
+	EXPECT_EQ(true, all_zero(bar, SCRATCH));
+	munmap(bar, SCRATCH);
+	ASSERT_EQ(0, state_set(b, RUNNING));
+	EXPECT_EQ(0, migrates(d, b, 2));
+}
+
 /* A mapping that outlives the descriptor, the group and the container */
 TEST_F(migration, mapping_outlives_the_descriptor)
 {
