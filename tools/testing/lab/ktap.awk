@@ -72,7 +72,7 @@ function hold(test, verdict, detail) {
 		planned = 1
 		next
 	}
-	if (text ~ /^# answer /)
+	if (text ~ /^# (answer|report) /)
 		next
 	if (text ~ /^#/) {
 		if (text !~ /^# (Subtest|Totals|Planned)/) {
