@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The guest that vfio_migration_region_qemu_test migrates: a ROM of 64 KiB in
+ * the place of a BIOS, and all that runs in that machine.
+ *
+ * It uses an mscratch device in rounds.  In each it writes to memory, to the
+ * device's memory, and lets the device copy between the two by both of its
+ * ways to do DMA.  What is written follows from the number of the round, and
+ * stays where it is for GUEST_SLOTS rounds.  All of it is checked in the rounds
+ * after, so that a page which a migration left behind is seen.
+ *
+ * Each round ends with a line on the serial port: the last four digits of its
+ * number, in hexadecimal.
+ * A line that begins with "!" tells what was lost; the guest stops there.
+ */
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+
+#include "../../../../samples/vfio-mdev/mscratch.h"
+#include "vfio_migration_region_guest.h"
+
+/* The last 256 bytes of the ROM, as an offset in the first code segment */
+#define RESET		"0xff00"
+
+#define STACK		"0x80000"
+
+/* Of each slot so many bytes are used. */
+#define BLOCK		1024
+
+/* Where the BARs go, above memory and below the interrupt controllers */
+#define BAR_BASE	0xe0000000
+
+#define COM1		0x3f8
+#define PIC_1		0x20
+#define PIC_2		0xa0
+
+#define PCI_ADDRESS	0xcf8
+#define PCI_DATA	0xcfc
+#define PCI_COMMAND	0x04
+#define PCI_COMMAND_ON	0x6	/* memory, bus master */
+#define PCI_BARS	0x10
+#define PCI_CAPS	0x34
+#define PCI_CAP_MSI	0x05
+#define PCI_MSI_ENABLE	0x10000
+
+#define APIC		0xfee00000
+#define APIC_EOI	0xb0
+#define APIC_SPURIOUS	0xf0
+#define APIC_ON		0x1ff
+#define VECTOR		0x40
+#define EXCEPTIONS	32
+
+struct gate {
+	u16 low;
+	u16 selector;
+	u16 type;
+	u16 high;
+};
+
+static struct gate idt[VECTOR + 1];
+static u32 interrupts;
+static u32 copies;
+static u32 device;		/* what PCI_ADDRESS takes for it */
+static u8 *regs;
+static u8 *scratch;
+static u32 scratch_size;
+
+/*
+ * The processor starts in real mode, 16 bytes below 4 GiB, with a code segment
+ * that begins with the ROM.  The linker puts this section where that is.
+ */
+asm("	.section .reset, \"ax\"\n"
+"	.code16\n"
+"	.globl	start\n"
+"start:	cli\n"
+"	cld\n"
+"	lgdtl	%cs:" RESET " + gdtr - start\n"
+"	movl	%cr0, %eax\n"
+"	andl	$0x9fffffff, %eax\n"	/* caches on */
+"	orl	$1, %eax\n"
+"	movl	%eax, %cr0\n"
+"	ljmpl	$8, $protected\n"
+"	.code32\n"
+"protected:\n"
+"	movl	$16, %eax\n"
+"	movl	%eax, %ds\n"
+"	movl	%eax, %es\n"
+"	movl	%eax, %ss\n"
+"	movl	$" STACK ", %esp\n"
+"	call	guest_main\n"
+"	.balign	8\n"
+"gdt:	.quad	0, 0x00cf9b000000ffff, 0x00cf93000000ffff\n"
+"gdtr:	.word	gdtr - gdt - 1\n"
+"	.long	gdt\n"
+"	.org	0xf0\n"
+"	.code16\n"
+"	jmp	start\n"
+"	.org	0x100\n"
+"	.code32\n"
+"	.text\n");
+
+static void out8(u16 port, u8 value)
+{
+	asm volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static void out32(u16 port, u32 value)
+{
+	asm volatile("outl %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static u32 in32(u16 port)
+{
+	u32 value;
+
+	asm volatile("inl %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
+/* These are not left out, and not done in another order. */
+static u32 load(const void *from)
+{
+	u32 value;
+
+	asm volatile("movl %1, %0" : "=r"(value) : "m"(*(const u32 *)from)
+		     : "memory");
+	return value;
+}
+
+static void store(void *to, u32 value)
+{
+	asm volatile("movl %1, %0" : "=m"(*(u32 *)to) : "r"(value) : "memory");
+}
+
+static void say(const char *text)
+{
+	while (*text)
+		out8(COM1, *text++);
+}
+
+static void say_hex(u32 value, int digits)
+{
+	int shift;
+
+	for (shift = 4 * digits - 4; shift >= 0; shift -= 4)
+		out8(COM1, "0123456789abcdef"[value >> shift & 15]);
+}
+
+static void __attribute__((noreturn)) lost(const char *what, u32 number,
+					   u32 expected, u32 seen)
+{
+	asm volatile("cli");
+	say("! ");
+	say(what);
+	say(" ");
+	say_hex(number, 8);
+	say(": expected ");
+	say_hex(expected, 8);
+	say(", saw ");
+	say_hex(seen, 8);
+	say("\n");
+	for (;;)
+		asm volatile("hlt");
+}
+
+static u32 config_read(u32 offset)
+{
+	out32(PCI_ADDRESS, device | (offset & ~3));
+	return in32(PCI_DATA);
+}
+
+static void config_write(u32 offset, u32 value)
+{
+	out32(PCI_ADDRESS, device | offset);
+	out32(PCI_DATA, value);
+}
+
+/* Give BAR number @bar an address at or above *@next. */
+static u32 bar_place(int bar, u32 *next, u32 *size)
+{
+	u32 offset = PCI_BARS + 4 * bar, at;
+
+	config_write(offset, ~0U);
+	*size = -(config_read(offset) & ~15U);
+	if (!*size)
+		lost("no BAR", bar, 1, 0);
+	at = (*next + *size - 1) & -*size;
+	config_write(offset, at);
+	*next = at + *size;
+	return at;
+}
+
+static void device_find(void)
+{
+	u32 slot, next = BAR_BASE, size, cap;
+
+	for (slot = 0; slot < 32; slot++) {
+		device = 1U << 31 | slot << 11;
+		if (config_read(0) == (MSCRATCH_DEVICE_ID << 16 |
+				       MSCRATCH_VENDOR_ID))
+			break;
+	}
+	if (slot == 32)
+		lost("device", 0, 1, 0);
+	regs = (u8 *)bar_place(0, &next, &size);
+	scratch = (u8 *)bar_place(2, &next, &scratch_size);
+
+	cap = config_read(PCI_CAPS) & 0xfc;
+	while (cap && (config_read(cap) & 0xff) != PCI_CAP_MSI)
+		cap = config_read(cap) >> 8 & 0xfc;
+	if (!cap)
+		lost("MSI capability", 0, 1, 0);
+	config_write(cap + 4, APIC);
+	if (config_read(cap) >> 16 & 0x80) {	/* 64-bit addresses */
+		config_write(cap + 8, 0);
+		config_write(cap + 12, VECTOR);
+	} else {
+		config_write(cap + 8, VECTOR);
+	}
+	config_write(cap, config_read(cap) | PCI_MSI_ENABLE);
+	config_write(PCI_COMMAND, PCI_COMMAND_ON);
+}
+
+struct frame {
+	u32 ip;
+};
+
+static __attribute__((interrupt)) void on_msi(struct frame *f)
+{
+	interrupts++;
+	store((void *)(APIC + APIC_EOI), 0);
+}
+
+static __attribute__((interrupt)) void on_exception(struct frame *f)
+{
+	lost("exception", 0, 0, f->ip);
+}
+
+static void gate_set(int vector, void *handler)
+{
+	struct gate *g = &idt[vector];
+
+	g->low = (u32)handler;
+	g->high = (u32)handler >> 16;
+	g->selector = 8;
+	g->type = 0x8e00;
+}
+
+static void interrupts_on(void)
+{
+	u16 idtr[] = { sizeof(idt) - 1, (u32)idt, (u32)idt >> 16 };
+	int i;
+
+	for (i = 0; i < EXCEPTIONS; i++)
+		gate_set(i, on_exception);
+	gate_set(VECTOR, on_msi);
+	/* The old interrupt controllers stay silent */
+	out8(PIC_1 + 1, 0xff);
+	out8(PIC_2 + 1, 0xff);
+	store((void *)(APIC + APIC_SPURIOUS), APIC_ON);
+	asm volatile("lidt %0; sti" : : "m"(idtr));
+}
+
+/* Every round and use has words of its own. */
+static u32 word(enum guest_use use, u32 round, u32 i)
+{
+	return (round * GUEST_USES + use) * 2654435761U + i;
+}
+
+static u32 *slot(enum guest_use use, u32 round)
+{
+	u32 s = round % GUEST_SLOTS;
+
+	switch (use) {
+	case SCRATCH:
+		return (u32 *)(scratch + s * (scratch_size / GUEST_SLOTS));
+	case TO_PIN:
+		return (u32 *)(scratch + s * (scratch_size / GUEST_SLOTS) + BLOCK);
+	case TO_RW:
+		return (u32 *)(scratch + s * (scratch_size / GUEST_SLOTS) + 2 * BLOCK);
+	default:
+		return (u32 *)GUEST_SLOT(use, round);
+	}
+}
+
+static void fill(enum guest_use use, u32 round)
+{
+	u32 *p = slot(use, round);
+	u32 i;
+
+	for (i = 0; i < BLOCK / 4; i++)
+		store(&p[i], word(use, round, i));
+}
+
+/* The slot that was filled in @round has the words that use @from put there. */
+static void check(enum guest_use use, enum guest_use from, u32 round)
+{
+	static const char * const names[] = {
+		[RAM] = "memory",
+		[FROM_PIN] = "memory, DMA by vfio_pin_pages",
+		[FROM_RW] = "memory, DMA by vfio_dma_rw",
+		[TO_PIN] = "device memory, DMA by vfio_pin_pages",
+		[TO_RW] = "device memory, DMA by vfio_dma_rw",
+		[SCRATCH] = "device memory",
+	};
+	u32 *p = slot(use, round);
+	u32 i;
+
+	for (i = 0; i < BLOCK / 4; i++)
+		if (load(&p[i]) != word(from, round, i))
+			lost(names[use], round, word(from, round, i),
+			     load(&p[i]));
+}
+
+static u32 reg_read(u32 offset)
+{
+	return load(regs + offset);
+}
+
+static void reg_write(u32 offset, u32 value)
+{
+	store(regs + offset, value);
+}
+
+/* Let the device copy a slot, and wait until it says that it has. */
+static void copy(u32 how, enum guest_use memory, enum guest_use in_scratch, u32 round)
+{
+	u32 seen = load(&interrupts), status;
+
+	reg_write(MSCRATCH_REG_DMA_IOVA, (u32)slot(memory, round));
+	reg_write(MSCRATCH_REG_DMA_OFFSET,
+		  (u32)slot(in_scratch, round) - (u32)scratch);
+	reg_write(MSCRATCH_REG_DMA_CONTROL,
+		  MSCRATCH_DMA_START | MSCRATCH_DMA_IRQ | how);
+	do {
+		/* There may be one interrupt more than DMAs, never one less */
+		asm volatile("cli");
+		while (load(&interrupts) == seen)
+			asm volatile("sti; hlt; cli");
+		seen = load(&interrupts);
+		asm volatile("sti");
+		status = reg_read(MSCRATCH_REG_DMA_STATUS);
+	} while (status == MSCRATCH_STATUS_BUSY);
+	if (status != MSCRATCH_STATUS_DONE)
+		lost("DMA", how, MSCRATCH_STATUS_DONE, status);
+	copies++;
+}
+
+static void round_run(u32 n)
+{
+	u32 old;
+
+	/* What the rounds before have left */
+	for (old = n - GUEST_SLOTS; n > GUEST_SLOTS && old != n; old++) {
+		check(RAM, RAM, old);
+		check(FROM_PIN, SCRATCH, old);
+		check(FROM_RW, SCRATCH, old);
+	}
+	if (n > GUEST_SLOTS) {
+		/* As these accesses may leave the guest, not all each time */
+		check(SCRATCH, SCRATCH, n - GUEST_SLOTS);
+		check(TO_PIN, RAM, n - GUEST_SLOTS);
+		check(TO_RW, RAM, n - GUEST_SLOTS);
+	}
+	if (reg_read(MSCRATCH_REG_DMA_COUNT) != copies)
+		lost("register DMA_COUNT", 0, copies,
+		     reg_read(MSCRATCH_REG_DMA_COUNT));
+
+	fill(RAM, n);
+	fill(SCRATCH, n);
+	copy(MSCRATCH_DMA_TO_GUEST, FROM_PIN, SCRATCH, n);
+	copy(MSCRATCH_DMA_TO_GUEST | MSCRATCH_DMA_RW, FROM_RW, SCRATCH, n);
+	copy(0, RAM, TO_PIN, n);
+	copy(MSCRATCH_DMA_RW, RAM, TO_RW, n);
+}
+
+void guest_main(void)
+{
+	u32 n;
+
+	device_find();
+	interrupts_on();
+	/* For good: what the other registers need not be told, they keep. */
+	reg_write(MSCRATCH_REG_DMA_LENGTH, BLOCK);
+	for (n = 1; ; n++) {
+		round_run(n);
+		say_hex(n, 4);
+		say("\n");
+	}
+}
