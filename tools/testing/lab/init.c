@@ -16,8 +16,9 @@
  * or "kunit FOLDER/SUITE": the suite ran when its module was loaded, its results
  * are read from debugfs.
  *
- * Kernel command line: lab.channel=DEVICE, and lab.shell for a shell on the
- * console in place of the tests.
+ * Kernel command line: lab.channel=DEVICE, or lab.channel=uart:ADDRESS for a
+ * 16550 at that physical address that the kernel has no driver for; and
+ * lab.shell for a shell on the console in place of the tests.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -445,6 +447,48 @@ static void run_tests(void)
 	say("# lab: verdict %s\n", good ? "pass" : "fail");
 }
 
+/* Registers of a 16550 */
+#define UART_TX		0
+#define UART_LSR	5
+#define UART_LSR_THRE	0x20
+
+static ssize_t uart_write(void *cookie, const char *buf, size_t len)
+{
+	unsigned char *uart = cookie;
+	size_t i;
+
+	for (i = 0; i < len; i++) {
+		while (!(__atomic_load_n(&uart[UART_LSR], __ATOMIC_SEQ_CST) &
+			 UART_LSR_THRE))
+			;
+		__atomic_store_n(&uart[UART_TX], buf[i], __ATOMIC_SEQ_CST);
+	}
+	return len;
+}
+
+static void uart_channel(const char *address)
+{
+	unsigned long where = strtoul(address, NULL, 0);
+	unsigned long offset = where % sysconf(_SC_PAGESIZE);
+	char *page = MAP_FAILED;
+	int fd;
+
+	fd = open("/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
+	if (fd >= 0)
+		page = mmap(NULL, sysconf(_SC_PAGESIZE),
+			    PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			    where - offset);
+	if (page == MAP_FAILED) {
+		fprintf(stderr, "init: no channel at %s: %s\n", address,
+			strerror(errno));
+		power_off();
+	}
+	channel = fopencookie(page + offset, "w",
+			      (cookie_io_functions_t){ .write = uart_write });
+	if (!channel)
+		power_off();
+}
+
 static void raw_channel(const char *device)
 {
 	struct termios t;
@@ -495,7 +539,10 @@ int main(void)
 	}
 
 	device = boot_option("lab.channel");
-	raw_channel(device ? device : "/dev/ttyS1");
+	if (device && !strncmp(device, "uart:", 5))
+		uart_channel(device + 5);
+	else
+		raw_channel(device ? device : "/dev/ttyS1");
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	uname(&uts);
 	say("KTAP version 1\n# lab: kernel %s %s\n", uts.release, uts.machine);
@@ -504,6 +551,7 @@ int main(void)
 	else
 		run_tests();
 	fflush(channel);
-	tcdrain(fileno(channel));
+	if (fileno(channel) >= 0)
+		tcdrain(fileno(channel));
 	power_off();
 }
