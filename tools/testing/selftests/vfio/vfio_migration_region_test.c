@@ -1049,6 +1049,7 @@ TEST_F(migration, mappings_changed_later)
 	ASSERT_NE(MAP_FAILED, p);
 	EXPECT_EQ(0, memcmp(p, d->map + at + 3 * PAGE, PAGE));
 	EXPECT_EQ(SIGBUS, write_fault(p));
+	munmap(p, SCRATCH);
 	EXPECT_EQ(0, scratch_check(d, 1));
 	ASSERT_EQ(0, madvise(d->map + window, WINDOW, MADV_DONTNEED));
 	EXPECT_EQ(0, write_fault(d->map + window));
