@@ -848,20 +848,29 @@ static void device_without_the_region(void)
 	vm_kill(from);
 }
 
+/* One migration between two new devices */
+static void migrate_once(const char *type, const char *parameters,
+			 struct downtime *d)
+{
+	vm_kill(from);
+	vm_kill(to);
+	device_make(from, type, parameters);
+	device_make(to, type, parameters);
+	guest_start();
+	destination_start();
+	migrate();
+	downtime_add(d);
+}
+
 static void state_of_64_mib(void)
 {
 	struct downtime d = {};
 
-	vm_kill(from);
-	device_make(from, "mscratch-64m", PLAIN);
-	device_make(to, "mscratch-64m", PLAIN);
-	guest_start();
-	destination_start();
-	migrate();
+	migrate_once("mscratch-64m", PLAIN, &d);
 	expect(fact(to, "bytes_saved") > 64 << 20);
-	downtime_add(&d);
 	downtime_report("64 MiB of state by mmap", &d);
 	vm_kill(from);
+	vm_kill(to);
 }
 
 /* Run mdevctl: does it succeed, and print @expected, or not @unexpected? */
@@ -991,7 +1000,31 @@ static void log_print(const struct vm *vm)
 	unlink(path);
 }
 
-static bool case_run(unsigned int i)
+/* Lines of: metric, MiB of state, value, unit, with tabs between them */
+static void bench(void)
+{
+	static const struct {
+		const char *metric;
+		unsigned int mib;
+		const char *type;
+		const char *parameters;
+	} rows[] = {
+		{ "qemu_downtime_mmap", 1, "mscratch-1m", PLAIN },
+		{ "qemu_downtime_mmap", 64, "mscratch-64m", PLAIN },
+		{ "qemu_downtime_trapped", 1, "mscratch-1m", "mmap=0" },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(rows); i++) {
+		struct downtime d = {};
+
+		migrate_once(rows[i].type, rows[i].parameters, &d);
+		printf("%s\t%u\t%ld\tmilliseconds\n", rows[i].metric, rows[i].mib,
+		       d.least);
+	}
+}
+
+static bool case_run(void (*run)(void), bool own)
 {
 	struct vm *vm;
 
@@ -1001,9 +1034,9 @@ static bool case_run(unsigned int i)
 		return false;
 	}
 	if (!setjmp(failed)) {
-		if (!cases[i].own)
+		if (!own)
 			guest_ensure();
-		cases[i].run();
+		run();
 		return true;
 	}
 	for (vm = vms; vm < vms + ARRAY_SIZE(vms); vm++) {
@@ -1045,9 +1078,18 @@ int main(int argc, char **argv)
 		ksft_exit_fail_msg(ROM ": %s\n", strerror(errno));
 	close(fd);
 
+	if (argc > 1 && !strcmp(argv[1], "bench")) {
+		ksft_set_plan(1);
+		if (!case_run(bench, true))
+			ksft_exit_fail_msg("a migration failed\n");
+		case_run(devices_can_be_removed, true);
+		ksft_test_result_pass("every size was measured\n");
+		ksft_exit_pass();
+	}
+
 	ksft_set_plan(ARRAY_SIZE(cases));
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		if (case_run(i))
+		if (case_run(cases[i].run, cases[i].own))
 			ksft_test_result_pass("%s\n", cases[i].name);
 		else
 			ksft_test_result_fail("%s\n", cases[i].name);
