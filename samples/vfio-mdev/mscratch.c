@@ -410,34 +410,42 @@ static void mscratch_save_begin(void *data)
 	mutex_unlock(&ms->regs_lock);
 }
 
-/* While it runs, it makes no sense to send what is being written unseen. */
-static unsigned int mscratch_next_page(struct mscratch *ms, bool running,
-				       unsigned int page)
+/*
+ * The next pages to be sent, from @first to before @end.  While the device runs
+ * it makes no sense to send what is being written unseen.
+ */
+static bool mscratch_next_pages(struct mscratch *ms, bool running,
+				unsigned int *first, unsigned int *end)
 {
+	unsigned int page = *first;
+
 	do {
 		page = find_next_bit(ms->dirty, ms->pages, page);
-	} while (running && page < ms->pages && test_bit(page, ms->mapped) &&
-		 ++page);
+		if (page == ms->pages)
+			return false;
+		*first = page;
+		*end = find_next_zero_bit(ms->dirty, ms->pages, page);
+		if (running) {
+			page = find_next_zero_bit(ms->mapped, *end, page);
+			*first = page;
+			*end = find_next_bit(ms->mapped, *end, page);
+		}
+	} while (*first == *end);
 
-	return page;
+	return true;
 }
 
 static bool mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 {
 	struct mscratch *ms = data;
-	unsigned int page, first;
+	unsigned int page, first = 0, end;
 	bool regs;
 
-	first = mscratch_next_page(ms, running, 0);
-	if (first < ms->pages) {
-		page = first;
-		do {
+	if (mscratch_next_pages(ms, running, &first, &end)) {
+		for (page = first; page < end; page++)
 			clear_bit(page, ms->dirty);
-			page++;
-		} while (page < ms->pages &&
-			 mscratch_next_page(ms, running, page) == page);
 		*pos = (u64)first << PAGE_SHIFT;
-		*len = (u64)(page - first) << PAGE_SHIFT;
+		*len = (u64)(end - first) << PAGE_SHIFT;
 		return true;
 	}
 	if (running)
@@ -456,13 +464,11 @@ static bool mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 static u64 mscratch_pending(void *data, bool running)
 {
 	struct mscratch *ms = data;
-	unsigned int page, n = 0;
-	u64 pending;
+	unsigned int first = 0, end;
+	u64 pending = 0;
 
-	for (page = mscratch_next_page(ms, running, 0); page < ms->pages;
-	     page = mscratch_next_page(ms, running, page + 1))
-		n++;
-	pending = (u64)n << PAGE_SHIFT;
+	for (; mscratch_next_pages(ms, running, &first, &end); first = end)
+		pending += (u64)(end - first) << PAGE_SHIFT;
 
 	if (!running) {
 		mutex_lock(&ms->regs_lock);
