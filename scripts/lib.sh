@@ -51,6 +51,18 @@ sha()
 	sha256sum -- "$1" | cut -d' ' -f1
 }
 
+# project_files: the files of the project, as git or a plain copy has them
+project_files()
+{
+	if [ -d "$top/.git" ]; then
+		git -C "$top" ls-files -co --exclude-standard
+	else
+		(cd "$top" && find . -type f ! -path "./build/*" | sed "s|^\./||")
+	fi | while read -r project_file; do
+		[ ! -f "$top/$project_file" ] || echo "$project_file"
+	done
+}
+
 # step LABEL LOG COMMAND...: run a long command, its output kept in LOG.
 #
 # On a terminal one line shows the elapsed time and the log's last line;
@@ -100,4 +112,44 @@ step_tick()
 				tr -d '\r\t')"
 		sleep 1
 	done
+}
+
+# apt_site main|security: the site of this machine's own apt that carries
+# Debian's archive of that kind, or nothing. Other releases of Debian are
+# reached through it, so that no site's name stands in the project.
+apt_site()
+{
+	# shellcheck disable=SC2016 # apt's own variables
+	apt-get indextargets --format '$(SITE) $(RELEASE)' \
+		'Identifier: Packages' 2>/dev/null |
+		awk -v kind="$1" '
+			{ site[$2] = $1 }
+			$2 ~ /-security$/ && !security {
+				security = $2
+				release = $2
+				sub(/-security$/, "", release)
+			}
+			END { print kind == "security" ? site[security] : site[release] }'
+}
+
+# apt_private FOLDER "SITE SUITE"...: make apt_get below work on these sources
+# alone, with lists and a cache in FOLDER, and apt checks the signatures.
+apt_private()
+{
+	apt_folder=$1
+	shift
+	mkdir -p "$apt_folder/lists/partial" "$apt_folder/cache/archives/partial"
+	for apt_source; do
+		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $apt_source main"
+	done >"$apt_folder/sources.list"
+}
+
+apt_get()
+{
+	apt-get -q -o "Dir::Etc::sourcelist=$apt_folder/sources.list" \
+		-o Dir::Etc::sourceparts=- \
+		-o "Dir::State::lists=$apt_folder/lists" \
+		-o "Dir::Cache=$apt_folder/cache" \
+		-o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=3 \
+		-o APT::Update::Error-Mode=any "$@"
 }
