@@ -23,6 +23,9 @@ check: ## all gates, all machines, all tests, mutants
 check-%: ## check-<interface> or check-<machine>: that part alone
 	@scripts/check part $*
 
+check-dkms: ## the modules on a stock kernel, from installing to removing
+	@scripts/check dkms
+
 lab-%: ## lab-<machine>: build a machine, boot it, run its tests
 	@scripts/check part $*
 
@@ -60,6 +63,19 @@ export: ## the whole stack as a series for git am (OUT=folder)
 kernel: ## build TREE with the stack (CONFIG=file)
 	@scripts/check kernel
 
+##@ The modules on this machine's stock kernel (KERNEL=release)
+dkms-install: ## build and install them, the stock ones stay beside
+	@scripts/dkms install $${KERNEL:+"$$KERNEL"}
+
+dkms-remove: ## take them off, the stock modules are back
+	@scripts/dkms remove
+
+dkms-status: ## for each module: stock, installed, loaded
+	@scripts/dkms status $${KERNEL:+"$$KERNEL"}
+
+deb: ## the Debian package that does the same
+	@scripts/check deb
+
 ##@ Housekeeping
 tree: ## the pinned tree with the stack, in build/linux
 	@scripts/check tree
@@ -70,7 +86,7 @@ clean: ## remove build/; the cache stays
 help: ## this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } \
 		/^[a-z%-]+:.*## / { n = $$1; sub(/%/, "*", n); \
-		printf "  make %-10s %s\n", n, $$2 }' Makefile
+		printf "  make %-12s %s\n", n, $$2 }' Makefile
 
 .PHONY: all check mutants lint bisect bench apply unapply status refresh export \
-	kernel tree clean help
+	kernel tree clean help check-dkms dkms-install dkms-remove dkms-status deb
