@@ -444,6 +444,14 @@ static void test_page_in_fails(void)
 	good = expect("H_SVM_PAGE_IN", page_in(&vm, 0), H_PARAMETER) &
 	       in_use(&vm, 2, 0);
 	ksft_test_result(good, "page-in fails: no page stays locked or in use\n");
+	if (!good) {
+		/* With a GFN that has a page and no page, sharing has no end. */
+		ksft_test_result_fail("page-in fails: it can be made again\n");
+		ksft_test_result_fail("page-in fails: often, and secure memory is not used up\n");
+		ksft_test_result_fail("page-in fails: a shared page stays shared\n");
+		destroy(&vm, mem2);
+		return;
+	}
 	good = expect("H_SVM_PAGE_IN", page_in(&vm, 0), H_SUCCESS) &
 	       in_use(&vm, 2, 1) & holds(vm.mem, 0, 1, 0x1000000) & in_use(&vm, 2, 0);
 	ksft_test_result(good, "page-in fails: it can be made again\n");

@@ -375,24 +375,25 @@ out:
 static long stand_in_fault_end(void)
 {
 	struct vm_fault vmf = {};
+	unsigned long address;
 	long rc = -ENOENT;
 
+	/* Nothing of ours is held in a call that may not come back. */
 	mutex_lock(&fault_lock);
-	if (!uv_fault.page)
-		goto out;
-	mmap_read_lock(current->mm);
-	vmf.vma = find_vma_intersection(current->mm, uv_fault.address,
-					uv_fault.address + 1);
-	if (vmf.vma && find_pte(uv_fault.address, &vmf.pmd)) {
-		vmf.address = uv_fault.address;
-		vmf.orig_pte = uv_fault.pte;
-		vmf.page = uv_fault.page;
-		rc = vmf.page->pgmap->ops->migrate_to_ram(&vmf);
-	}
-	mmap_read_unlock(current->mm);
+	vmf.page = uv_fault.page;
+	vmf.orig_pte = uv_fault.pte;
+	address = uv_fault.address;
 	uv_fault.page = NULL;
-out:
 	mutex_unlock(&fault_lock);
+	if (!vmf.page)
+		return rc;
+
+	mmap_read_lock(current->mm);
+	vmf.address = address;
+	vmf.vma = find_vma_intersection(current->mm, address, address + 1);
+	if (vmf.vma && find_pte(address, &vmf.pmd))
+		rc = vmf.page->pgmap->ops->migrate_to_ram(&vmf);
+	mmap_read_unlock(current->mm);
 	return rc;
 }
 
