@@ -37,6 +37,8 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -356,8 +358,13 @@ static void mr_sum_work(struct work_struct *work)
 {
 	struct vfio_migration_region *mr =
 		container_of(work, struct vfio_migration_region, sum_work);
+	size_t done, n;
 
-	mr_sum_add(&mr->save.sum, mr->sum_from, mr->sum_len);
+	for (done = 0; done < mr->sum_len; done += n) {
+		n = min_t(size_t, mr->sum_len - done, SZ_1M);
+		mr_sum_add(&mr->save.sum, mr->sum_from + done, n);
+		cond_resched();
+	}
 }
 
 static void mr_sum_later(struct vfio_migration_region *mr, const void *from,
