@@ -49,6 +49,8 @@
 
 /* Seconds for a condition to come true, for a debug kernel in an emulator */
 #define LIMIT		240
+/* Seconds that a new guest has for its first round */
+#define BEGIN_LIMIT	60
 
 /* After so many rounds the guest has checked all that it keeps. */
 #define ROUNDS		(GUEST_SLOTS + 4)
@@ -484,15 +486,39 @@ static void migration_continue(struct vm *vm)
 	expect(command(vm, "migrate-continue", "'state':'pre-switchover'"));
 }
 
-/* The source with a new guest, which is seen to work */
+/* Has the guest done a round, or said something? */
+static bool guest_begins(void)
+{
+	long long end = now_ms() + BEGIN_LIMIT * 1000LL;
+
+	while (!guest.round && !guest.lost[0] && pump(end))
+		;
+	return guest.round || guest.lost[0];
+}
+
+/*
+ * The source with a new guest, which is seen to work.  Now and then a guest
+ * does not begin, for a reason that is not known: it is tried once more then,
+ * and said.
+ */
 static void guest_start(void)
 {
-	/* What the last one may have left in the pipe is not this one's. */
-	close(guest.pipe[0]);
-	close(guest.pipe[1]);
-	memset(&guest, 0, sizeof(guest));
-	expect(!pipe2(guest.pipe, O_CLOEXEC));
-	vm_start(from, NULL);
+	bool again = false;
+
+	for (;;) {
+		/* What the last one may have left in the pipe is not this one's. */
+		close(guest.pipe[0]);
+		close(guest.pipe[1]);
+		memset(&guest, 0, sizeof(guest));
+		expect(!pipe2(guest.pipe, O_CLOEXEC));
+		vm_start(from, NULL);
+		if (again || guest_begins())
+			break;
+		printf("# a guest did not begin: it is started again\n");
+		vm_kill(from);
+		unlink(RAM_FILE);
+		again = true;
+	}
 
 	rounds(ROUNDS);
 }
