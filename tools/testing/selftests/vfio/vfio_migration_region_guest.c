@@ -33,6 +33,8 @@ typedef unsigned int u32;
 #define BAR_BASE	0xe0000000
 
 #define COM1		0x3f8
+#define COM_STATUS	5
+#define COM_EMPTY	0x20	/* takes another character */
 #define PIC_1		0x20
 #define PIC_2		0xa0
 
@@ -108,6 +110,14 @@ static void out8(u16 port, u8 value)
 	asm volatile("outb %0, %1" : : "a"(value), "Nd"(port));
 }
 
+static u8 in8(u16 port)
+{
+	u8 value;
+
+	asm volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+	return value;
+}
+
 static void out32(u16 port, u32 value)
 {
 	asm volatile("outl %0, %1" : : "a"(value), "Nd"(port));
@@ -136,10 +146,17 @@ static void store(void *to, u32 value)
 	asm volatile("movl %1, %0" : "=m"(*(u32 *)to) : "r"(value) : "memory");
 }
 
+static void say_char(char c)
+{
+	while (!(in8(COM1 + COM_STATUS) & COM_EMPTY))
+		;
+	out8(COM1, c);
+}
+
 static void say(const char *text)
 {
 	while (*text)
-		out8(COM1, *text++);
+		say_char(*text++);
 }
 
 static void say_hex(u32 value, int digits)
@@ -147,7 +164,7 @@ static void say_hex(u32 value, int digits)
 	int shift;
 
 	for (shift = 4 * digits - 4; shift >= 0; shift -= 4)
-		out8(COM1, "0123456789abcdef"[value >> shift & 15]);
+		say_char("0123456789abcdef"[value >> shift & 15]);
 }
 
 static void __attribute__((noreturn)) lost(const char *what, u32 number,
