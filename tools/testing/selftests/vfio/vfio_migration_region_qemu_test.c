@@ -611,24 +611,19 @@ static void downtime_report(const char *what, const struct downtime *d)
 
 /*
  * A migration in which the destination does not take what it gets: QEMU ends
- * there, and the guest goes on at the source.
+ * there, and the guest goes on at the source.  With a return path the source
+ * waits until the destination has taken all, or has not.
  */
 static void migrate_refused(void)
 {
 	destination_start();
-	migration_pause(from, true);
+	migration_flag(from, "return-path", true);
 	migration_to_destination();
-	/* The source notices that nobody listens when it writes again */
-	expect(wait_for(!strcmp(from->migration, "pre-switchover") ||
-			!strcmp(from->migration, "failed")));
+	migration_wait(from, "failed");
 	expect(wait_for(!to->pid));
 	expect(WIFEXITED(to->status));
 	expect_number(1, WEXITSTATUS(to->status));
-	if (strcmp(from->migration, "failed")) {
-		migration_continue(from);
-		migration_wait(from, "failed");
-	}
-	migration_pause(from, false);
+	migration_flag(from, "return-path", false);
 
 	guest_goes_on();
 }
