@@ -174,6 +174,10 @@ static void vm_line(void *arg, const char *line)
 		vm->replied = true;
 	} else if (strstr(line, "\"event\": \"STOP\"")) {
 		vm->running = false;
+	} else if (strstr(line, "\"reason\": \"guest-reset\"")) {
+		/* A triple fault: the guest does not want to */
+		snprintf(guest.lost, sizeof(guest.lost), "a reset of %s",
+			 vm->name);
 	} else if (strstr(line, "\"event\": \"RESUME\"")) {
 		vm->running = true;
 	} else if (strstr(line, "\"event\": \"MIGRATION\"") && status) {
@@ -303,6 +307,7 @@ static void vm_spawn(struct vm *vm, const char *incoming)
 	const char * const argv[] = {
 		QEMU, "-M", "pc,memory-backend=ram", "-accel", "kvm",
 		"-m", "16", "-object", memory, "-nodefaults",
+		"-no-reboot", "-no-shutdown",
 		"-display", "none", "-bios", ROM, "-serial", serial,
 		"-chardev", monitor, "-mon", "chardev=qmp,mode=control",
 		"-device", device,
