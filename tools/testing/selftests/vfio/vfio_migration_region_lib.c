@@ -504,8 +504,12 @@ static int stream_reserve(struct stream *s, size_t more)
 int stream_append(const struct dev *d, struct stream *s, const struct chunk *c,
 		  int piece)
 {
-	int ret = stream_reserve(s, c->size);
+	int ret;
 
+	/* A stream that begins anew each time would never end */
+	if (s->size > 4 * (d->mig.size + d->memory.size))
+		return -E2BIG;
+	ret = stream_reserve(s, c->size);
 	ret = ret ?: data_read(d, c->offset, s->data + s->size, c->size, piece);
 	if (ret)
 		return ret;
