@@ -48,7 +48,7 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 /* Seconds for a condition to come true, for a debug kernel in an emulator */
-#define LIMIT		240
+#define LIMIT		60
 
 /* After so many rounds the guest has checked all that it keeps. */
 #define ROUNDS		(GUEST_SLOTS + 4)
