@@ -46,19 +46,19 @@ bisect: ## each prefix of the series compiles what it touches
 
 ##@ The stack on a tree of your own (TREE=/path/to/linux)
 apply: ## copy the new files in and push the series
-	@./setup && scripts/stack apply "$$TREE"
+	@./setup stack && scripts/stack apply "$$TREE"
 
 unapply: ## give the tree back as it was
-	@./setup && scripts/stack unapply "$$TREE"
+	@./setup stack && scripts/stack unapply "$$TREE"
 
 status: ## for each patch: applied, applies, in the tree, conflicts
-	@./setup && scripts/stack status "$$TREE"
+	@./setup stack && scripts/stack status "$$TREE"
 
 refresh: ## write the patches anew, from TREE's edited files if given
-	@./setup && scripts/stack refresh "$$TREE"
+	@./setup stack && scripts/stack refresh "$$TREE"
 
 export: ## the whole stack as a series for git am (OUT=folder)
-	@./setup && scripts/stack export "$${OUT:-build/export}"
+	@./setup stack && scripts/stack export "$${OUT:-build/export}"
 
 kernel: ## build TREE with the stack (CONFIG=file)
 	@scripts/check kernel
