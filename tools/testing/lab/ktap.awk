@@ -30,15 +30,13 @@ function hold(test, verdict, detail) {
 	said = ""
 	if (verdict == "fail")
 		failed++
-	if (verdict == "skip")
-		skipped++
 	cases++
 }
 
 /^# lab: test / {
 	interface = $4
 	name = $5
-	cases = failed = skipped = 0
+	cases = failed = own = 0
 	said = reason = ""
 	split("", results)
 	split("", plan)
@@ -46,10 +44,6 @@ function hold(test, verdict, detail) {
 }
 /^# lab: reason / {
 	reason = substr($0, 15)
-	next
-}
-/^# lab: seconds / {
-	seconds = $4
 	next
 }
 /^# lab: / {
@@ -69,7 +63,6 @@ function hold(test, verdict, detail) {
 
 	if (text ~ /^1\.\.[0-9]+/) {
 		plan[indent] = substr(text, 4) + 0
-		planned = 1
 		next
 	}
 	if (text ~ /^# (answer|report) /)
@@ -144,6 +137,7 @@ function hold(test, verdict, detail) {
 	interface = "-"
 	name = "guest"
 	reason = ""
+	own = failed = 0
 	next
 }
 
