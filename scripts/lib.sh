@@ -54,7 +54,7 @@ sha()
 # project_files: the files of the project, as git or a plain copy has them
 project_files()
 {
-	if [ -d "$top/.git" ]; then
+	if [ -e "$top/.git" ]; then
 		git -C "$top" ls-files -co --exclude-standard
 	else
 		(cd "$top" && find . -type f ! -path "./build/*" | sed "s|^\./||")
@@ -79,15 +79,16 @@ step()
 	step_start=$(date +%s)
 	step_ticker=
 	if [ -t 1 ]; then
-		step_tick &
+		# Not with the lock of the run
+		step_tick 8>&- &
 		step_ticker=$!
-		trap 'kill "$step_ticker" 2>/dev/null' EXIT
+		trap 'kill "$step_ticker" 2>/dev/null || :' EXIT
 	fi
 	step_status=0
 	"$@" >"$step_log" 2>&1 </dev/null || step_status=$?
 	if [ -n "$step_ticker" ]; then
-		kill "$step_ticker" 2>/dev/null
-		wait "$step_ticker" 2>/dev/null
+		kill "$step_ticker" 2>/dev/null || :
+		wait "$step_ticker" 2>/dev/null || :
 		trap - EXIT
 		printf '\r\033[K'
 	fi
