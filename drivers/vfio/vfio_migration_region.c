@@ -31,6 +31,7 @@
 #include <linux/debugfs.h>
 #include <linux/err.h>
 #include <linux/fs.h>
+#include <linux/hash.h>
 #include <linux/kernel.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
@@ -124,7 +125,7 @@ union mr_frame {
 /**
  * struct mr_sum - a checksum
  * @words: sum of all words of 64 bits, little endian
- * @sums: sum of @words after each of them, turned by 7 bits each time
+ * @sums: sum of @words after each of them, turned and multiplied each time
  * @last: the bytes that are not a word yet
  * @count: how many bytes these are
  *
@@ -299,7 +300,8 @@ static int mr_failed(struct vfio_migration_region *mr, int error, bool fatal)
 static __always_inline void mr_sum_word(u64 *words, u64 *sums, const u8 *from)
 {
 	*words += get_unaligned_le64(from);
-	*sums = rol64(*sums, 7) + *words;
+	/* Turned alone, it is where it was after 64 words of zeroes */
+	*sums = (rol64(*sums, 7) + *words) * GOLDEN_RATIO_64;
 }
 
 /* The calls may cut the bytes anywhere */
@@ -1230,6 +1232,8 @@ int vfio_migration_region_mmap(struct vfio_migration_region *mr,
 			return -EINVAL;
 		pos -= MR_MEMORY_OFFSET;
 		from = mr->params.memory;
+		/* Nobody is to keep these pages beyond the mapping */
+		vma->vm_flags |= VM_IO;
 		/* As for a private mapping: each first write is a fault */
 		vma->vm_page_prot = vm_get_page_prot(vma->vm_flags & ~VM_SHARED);
 	}
