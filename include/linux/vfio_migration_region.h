@@ -49,9 +49,10 @@ struct vm_area_struct;
  *	stopped.  Userspace may change @buf during the call: copy from it once,
  *	and look at the values in @loaded.  Userspace decides how the state is
  *	cut into pieces.  Not called for memory.  Required if @save is.
- * @loaded: All of the stream has come and it is right.  Check the values that
- *	were loaded, as they may come from anywhere, and take them over.  An
- *	error puts the device into the error state.  Optional.
+ * @loaded: All of the stream has come and it is right.  That need not be all
+ *	of the state: what was not loaded is the driver's to notice.  Check the
+ *	values that were loaded, as they may come from anywhere, and take them
+ *	over.  An error puts the device into the error state.  Optional.
  * @save_begin: Userspace begins to save: all of the state is to be sent.
  *	Optional, goes with @next.
  * @next: Give out a run of the state that is to be sent: set @pos and @len,
