@@ -54,8 +54,11 @@
 #define MSCRATCH_DMA_PAGES	16
 #define MSCRATCH_DMA_CHUNK	SZ_64K
 
-/* For how long it keeps away from memory that is being unmapped */
-#define MSCRATCH_UNMAP_HOLD	2
+/*
+ * For how many jiffies it keeps away from memory that is being unmapped: type1
+ * gives up with a BUG() when it finds pages pinned ten times
+ */
+#define MSCRATCH_UNMAP_HOLD	(HZ / 2)
 
 static bool migration = true;
 module_param(migration, bool, 0644);
@@ -192,6 +195,8 @@ static void mscratch_mark_dirty(struct mscratch *ms, u64 offset, u64 len)
 {
 	unsigned long page;
 
+	/* The data before the bits, see mscratch_next() */
+	smp_mb__before_atomic();
 	for (page = offset >> PAGE_SHIFT; page <= (offset + len - 1) >> PAGE_SHIFT;
 	     page++)
 		set_bit(page, ms->dirty);
@@ -214,18 +219,22 @@ static int mscratch_copy_pages(const unsigned long *pfns, int npage,
 
 	for (i = 0; i < npage; i++) {
 		size_t n = min_t(size_t, len, PAGE_SIZE - in_page);
+		struct page *page;
 		u8 *guest;
 
 		/* What the guest calls memory may be another device's */
 		if (!pfn_valid(pfns[i]))
 			return -EFAULT;
+		page = pfn_to_page(pfns[i]);
+		if (PageReserved(page) && !is_zero_pfn(pfns[i]))
+			return -EFAULT;
 
-		guest = kmap(pfn_to_page(pfns[i]));
+		guest = kmap(page);
 		if (to_guest)
 			memcpy(guest + in_page, scratch, n);
 		else
 			memcpy(scratch, guest + in_page, n);
-		kunmap(pfn_to_page(pfns[i]));
+		kunmap(page);
 		scratch += n;
 		len -= n;
 		in_page = 0;
@@ -314,11 +323,12 @@ static int mscratch_dma(struct mscratch *ms, const struct mscratch_dma *job)
 		else
 			n = mscratch_dma_pin(ms, job->iova + done,
 					     job->offset + done, left, to_guest);
+		/* After the copy.  When it fails, some of it may be there */
+		if (n && !to_guest)
+			mscratch_mark_dirty(ms, job->offset + done,
+					    n < 0 ? left : n);
 		if (n < 0)
 			return n;
-		/* After the copy, so that it is not sent without it */
-		if (n && !to_guest)
-			mscratch_mark_dirty(ms, job->offset + done, n);
 		done += n;
 		cond_resched();
 	}
@@ -444,6 +454,8 @@ static bool mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 	if (mscratch_next_pages(ms, running, &first, &end)) {
 		for (page = first; page < end; page++)
 			clear_bit(page, ms->dirty);
+		/* The bits before the data, which is copied after this */
+		smp_mb__after_atomic();
 		*pos = (u64)first << PAGE_SHIFT;
 		*len = (u64)(end - first) << PAGE_SHIFT;
 		return true;
@@ -724,7 +736,8 @@ static int mscratch_registers(struct mscratch *ms, u64 pos, char __user *buf,
 	__le64 all;
 
 	if (pos >= MSCRATCH_BAR0_SIZE ||
-	    (count != sizeof(low) && count != sizeof(all)) || pos % count)
+	    (count != sizeof(low) && count != sizeof(all)) ||
+	    !IS_ALIGNED(pos, count))
 		return -EINVAL;
 	/* Two registers of 32 bits side by side */
 	if (count == sizeof(all) &&
@@ -872,7 +885,8 @@ static int mscratch_mmap(struct mdev_device *mdev, struct vm_area_struct *vma)
 	    size > ms->type->size - pos)
 		return -EINVAL;
 
-	vma->vm_flags |= VM_DONTEXPAND | VM_DONTDUMP;
+	/* Nobody is to keep these pages beyond the mapping */
+	vma->vm_flags |= VM_IO | VM_DONTEXPAND | VM_DONTDUMP;
 	vma->vm_ops = &mscratch_vm_ops;
 	vma->vm_private_data = ms;
 

@@ -176,8 +176,11 @@ TEST_F(dma, stops_before_the_state_changes)
 	static const int stopped[] = { STOP, STOP_COPY, RESUMING };
 	struct dev *d = &self->p.a;
 	char *copy = malloc(GUEST), *expected = malloc(GUEST);
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	unsigned int round, late = 0;
+	eventfd_t count;
 
+	ASSERT_EQ(0, irq_connect(d, fd));
 	ASSERT_EQ(0, scratch_fill(d, 1));
 	pattern(expected, GUEST, 1);
 	for (round = 0; round < 60; round++) {
@@ -186,9 +189,11 @@ TEST_F(dma, stops_before_the_state_changes)
 
 		memset(self->guest, 0, GUEST);
 		ASSERT_EQ(0, state_set(d, round % 2 ? PRE_COPY : RUNNING));
-		ASSERT_EQ(0, dma_start(d, IOVA, 0, GUEST,
-				       self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, dma_start(d, IOVA, 0, GUEST, self->path |
+				       MSCRATCH_DMA_TO_GUEST | MSCRATCH_DMA_IRQ));
 		ASSERT_EQ(0, state_set(d, to));
+		/* Who waits for its interrupt has it */
+		EXPECT_EQ(0, eventfd_read(fd, &count));
 		memcpy(copy, self->guest, GUEST);
 		status = reg_get32(d, MSCRATCH_REG_DMA_STATUS);
 		EXPECT_EQ(MSCRATCH_STATUS_DONE, status);
@@ -208,6 +213,7 @@ TEST_F(dma, stops_before_the_state_changes)
 		EXPECT_EQ(round + 1, reg_get64(d, MSCRATCH_REG_DMA_COUNT));
 	}
 	EXPECT_EQ(0, late);
+	close(fd);
 	free(copy);
 	free(expected);
 }
@@ -250,6 +256,33 @@ TEST_F(dma, changes_are_saved)
 			       MSCRATCH_DMA_TO_GUEST | MSCRATCH_DMA_START));
 	EXPECT_EQ(MSCRATCH_STATUS_DONE, dma_wait(b));
 	EXPECT_EQ(0, memcmp(self->other, self->guest, 20 * PAGE));
+	stream_free(&s);
+	free(x);
+}
+
+/* One that runs into memory which is not there has changed something, or not */
+TEST_F(dma, failed_part_way_is_saved)
+{
+	struct dev *a = &self->p.a, *b = &self->p.b;
+	char *x = malloc(2 << 20), *y = x + (1 << 20);
+	struct stream s = {};
+
+	ASSERT_EQ(0, scratch_fill(a, 1));
+	ASSERT_EQ(0, state_set(a, PRE_COPY));
+	ASSERT_EQ(0, stream_save(a, &s, BY_MMAP));
+	pattern(self->guest, GUEST, 51);
+	ASSERT_EQ(0, dma_start(a, IOVA + GUEST - 2 * PAGE, 20 * PAGE, 4 * PAGE,
+			       self->path));
+	EXPECT_EQ(MSCRATCH_STATUS_ERROR, dma_wait(a));
+	ASSERT_EQ(0, state_set(a, STOP_COPY));
+	ASSERT_EQ(0, stream_save(a, &s, BY_MMAP));
+	ASSERT_EQ(0, scratch_read(a, 0, x, 1 << 20));
+	if (self->path == MSCRATCH_DMA_RW)
+		EXPECT_EQ(0, memcmp(x + 20 * PAGE,
+				    self->guest + GUEST - 2 * PAGE, 2 * PAGE));
+	ASSERT_EQ(0, resume(b, &s, BY_MMAP, 0));
+	ASSERT_EQ(0, scratch_read(b, 0, y, 1 << 20));
+	EXPECT_EQ(0, memcmp(x, y, 1 << 20));
 	stream_free(&s);
 	free(x);
 }
