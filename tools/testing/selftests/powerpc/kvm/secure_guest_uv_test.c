@@ -5,6 +5,7 @@
  * go in and out, and what is left when a call of KVM's to the ultravisor
  * fails.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -749,6 +750,33 @@ static bool vm_gone(void)
 	return good;
 }
 
+/* So it is when a slot is deleted whose memory is elsewhere by then. */
+static bool slot_gone(void)
+{
+	size_t size = PAGES2 * PAGE_BYTES;
+	struct vm vm, other;
+	char *mem2 = create_started(&vm);
+	char *moved = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+			   -1, 0);
+	bool good;
+
+	vm_create(&other, 1);
+	good = expect("H_SVM_INIT_DONE", done(&vm), H_SUCCESS) &&
+	       expect("used", stats(&other).used_pages, PAGES + PAGES2) &&
+	       expect("mremap", mremap(mem2, size, size,
+				       MREMAP_MAYMOVE | MREMAP_FIXED, moved) ==
+		      moved, true);
+	vm_slot(&vm, 1, GPA2, 0);
+	good = good && expect("slots of the ultravisor", stats(&other).uv_slots, 1) &&
+	       expect("SIGBUS", is_sigbus(moved), true);
+	destroy(&vm, NULL);
+	good = good && expect("SIGBUS", is_sigbus(moved + PAGE_BYTES), true);
+	munmap(moved, size);
+	good = good && expect("used", stats(&other).used_pages, 0);
+	vm_destroy(&other);
+	return good;
+}
+
 /* Areas of vmalloc, without those that are only not cleaned up yet */
 static unsigned int count_areas(void)
 {
@@ -769,6 +797,7 @@ static void test_vm_gone(void)
 	struct vm vm;
 
 	in_child("VM is gone: its pages are lost and can be unmapped", vm_gone);
+	in_child("slot is gone: so are its pages that were moved away", slot_gone);
 
 	/* What KVM tracks a slot's pages with is a vmalloc area each. */
 	before = count_areas();
@@ -803,7 +832,7 @@ static void print_answer(void)
 int main(void)
 {
 	ksft_print_header();
-	ksft_set_plan(59);
+	ksft_set_plan(60);
 	setbuf(stdout, NULL);
 
 	test_no_memory();
