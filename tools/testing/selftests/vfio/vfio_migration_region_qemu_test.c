@@ -176,6 +176,7 @@ static void vm_line(void *arg, const char *line)
 		vm->running = false;
 	} else if (strstr(line, "\"reason\": \"guest-reset\"")) {
 		/* A triple fault: the guest does not want to */
+		printf("# %s: %s\n", vm->name, line);
 		snprintf(guest.lost, sizeof(guest.lost), "a reset of %s",
 			 vm->name);
 	} else if (strstr(line, "\"event\": \"RESUME\"")) {
@@ -445,24 +446,32 @@ static void device_make(struct vm *vm, const char *type, const char *parameters)
 	file_write(vm->uuid, PARENT "/mdev_supported_types/%s/create", type);
 }
 
-/* Where the processor of a guest is that lost something, or says no more */
-static void guest_report(struct vm *vm)
+/*
+ * Where the processor is of a guest that lost something, or says no more, and
+ * where it was when it left the QEMU that it came from
+ */
+static void guest_report(void)
 {
-	static const char * const commands[] = { "info registers", "info lapic" };
+	static const char * const commands[] = {
+		"info status", "info registers", "info lapic"
+	};
 	char *line, *end;
+	struct vm *vm;
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(commands); i++) {
-		if (!command(vm, "human-monitor-command",
-			     "'command-line':'%s'", commands[i]))
-			return;
-		for (line = vm->reply; line; line = end) {
-			end = strstr(line, "\\r\\n");
-			if (end) {
-				*end = '\0';
-				end += 4;
+	for (vm = vms; vm < vms + ARRAY_SIZE(vms); vm++) {
+		for (i = 0; vm->pid && i < ARRAY_SIZE(commands); i++) {
+			if (!command(vm, "human-monitor-command",
+				     "'command-line':'%s'", commands[i]))
+				break;
+			for (line = vm->reply; line; line = end) {
+				end = strstr(line, "\\r\\n");
+				if (end) {
+					*end = '\0';
+					end += 4;
+				}
+				printf("# %s: %s\n", vm->name, line);
 			}
-			printf("# %s: %s\n", vm->name, line);
 		}
 	}
 }
@@ -476,7 +485,7 @@ static void rounds(unsigned int n)
 	if (guest.lost[0] || guest.round < end) {
 		printf("# after round %u: %s\n", guest.round,
 		       guest.lost[0] ? guest.lost : "nothing more");
-		guest_report(from);
+		guest_report();
 	}
 	expect(!guest.lost[0]);
 	expect(guest.round >= end);
