@@ -63,6 +63,12 @@ project_files()
 	done
 }
 
+# What a shell does at its end, for those that also call step: to be redefined.
+at_exit()
+{
+	:
+}
+
 # step LABEL LOG COMMAND...: run a long command, its output kept in LOG.
 #
 # On a terminal one line shows the elapsed time and the log's last line;
@@ -82,14 +88,14 @@ step()
 		# Not with the lock of the run
 		step_tick 8>&- &
 		step_ticker=$!
-		trap 'kill "$step_ticker" 2>/dev/null || :' EXIT
+		trap 'kill "$step_ticker" 2>/dev/null || :; at_exit' EXIT
 	fi
 	step_status=0
 	"$@" >"$step_log" 2>&1 </dev/null || step_status=$?
 	if [ -n "$step_ticker" ]; then
 		kill "$step_ticker" 2>/dev/null || :
 		wait "$step_ticker" 2>/dev/null || :
-		trap - EXIT
+		trap at_exit EXIT
 		printf '\r\033[K'
 	fi
 	step_took=$(($(date +%s) - step_start))
