@@ -3,6 +3,9 @@
 #
 # How the project calls the kernel's build. Sourced after lib.sh.
 
+: "${top:?}"
+. "$top/scripts/host.sh"
+
 # ccache keys by content and sees paths below build/ relative, so a second
 # clone finds what the first one compiled. It goes by the dependencies that the
 # compiler writes, which spares a run of the preprocessor for each file.
@@ -31,9 +34,6 @@ kbuild()
 {
 	kbuild_tree=$1 kbuild_objects=$2
 	shift 2
-	# What the caller's make says is not meant for this one.
-	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u TREE \
-		-u CONFIG \
-		make -s -C "$kbuild_tree" O="$kbuild_objects" -j"$(nproc)" \
+	bare make -s -C "$kbuild_tree" O="$kbuild_objects" -j"$(njobs)" \
 		CC="ccache ${CROSS_COMPILE:-}gcc" "$@"
 }

@@ -2,33 +2,159 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What the project's shell scripts share. Sourced, with $top set to the
-# project's folder.
+# project's folder. It offers:
+#
+#   $build $results $cache $linux $patches
+#                        folders; BUILD= names another than build/
+#   $DEBUG               1, or not set, whatever the user has said for "off"
+#   own_build own_cache  make these two, or say why they cannot be worked in
+#   die SENTENCE         the cause and the cure, then stop
+#   bare COMMAND...      run it without the variables that are the project's
+#   step LABEL LOG COMMAND...
+#                        run a long command, with a moving line
+#   moving; move_line TEXT; move_end
+#                        a moving line of one's own
+#
+# How many processors, machines and seconds is in host.sh.
 
-PIN=v5.10
 : "${top:?}"
-# shellcheck disable=SC2034 # used by the scripts that source this file
+
+# The environment is the user's until the first script of ours has gone through
+# it, and the project's from there on. Only what is named here is let in: a
+# variable of a compiler or of git, or one that is called like a script's own,
+# would change what is built and judged. First what programs need to find their
+# files, the network and the terminal, then what the README tells people to set.
+clear_environment()
 {
-	build=$top/build
-	results=$build/results
-	# The pinned tree with the stack; LINUX= names a copy of it.
-	linux=${LINUX:-$build/linux}
-	patches=$top/patches/$PIN
-	cache=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/virtquilt
-	TAB=$(printf '\t')
-	NL='
-'
+	set -- PATH HOME USER LOGNAME SHELL PWD TMPDIR TERM COLUMNS NO_COLOR CI \
+		XDG_CACHE_HOME LD_LIBRARY_PATH LD_PRELOAD APT_CONFIG \
+		SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE \
+		http_proxy https_proxy ftp_proxy all_proxy no_proxy \
+		HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY
+	# shellcheck disable=SC2086 # words
+	case ${0##*/} in
+	# An upgrade of somebody's kernel calls this one.
+	dkms) set -- "$@" BUILD ;;
+	*) set -- "$@" $user_variables ;;
+	esac
+	# What these say in their heads that they take when called by hand
+	case ${0##*/} in
+	run) set -- "$@" BENCH IMAGE LAB_MACHINES PAYLOAD QUIET RESULTS TEST UNTIL ;;
+	build) set -- "$@" LAB_MACHINES ;;
+	kernel) set -- "$@" ARCH CROSS_COMPILE ;;
+	stack | lint) set -- "$@" LINUX ;;
+	esac
+	# A shell does not let go of its own; bash exports functions as well.
+	clear_names=$(awk -v keep="$* _ OLDPWD SHLVL PPID IFS OPTIND PS1 PS2 PS4 SHELLOPTS BASHOPTS UID EUID" '
+		BEGIN {
+			n = split(keep, name, " ")
+			for (i = 1; i <= n; i++)
+				kept[name[i]]
+			for (v in ENVIRON)
+				if (v ~ /^BASH_FUNC_[A-Za-z_][A-Za-z0-9_]*%%$/)
+					print "-f " substr(v, 11, length(v) - 12)
+				else if (v ~ /^[A-Za-z_][A-Za-z0-9_]*$/ &&
+				    v !~ /^VIRTQUILT_/ && !(v in kept))
+					print "-v " v
+		}')
+	set -- "$top"
+	while read -r clear_kind clear_name; do
+		[ -z "$clear_name" ] || unset "$clear_kind" "$clear_name"
+	done <<-END
+		$clear_names
+	END
+	top=$1
 }
+user_variables='ACCEL BUILD CONFIG DEBUG INTERFACE JOBS KERNEL KERNEL_SRC KERNEL_TARBALL KERNEL_URL MACHINES OUT SIGNOFF TIMEOUT_SCALE TREE'
+if [ -z "${VIRTQUILT_CLEAN:-}" ]; then
+	clear_environment
+	VIRTQUILT_CLEAN=1
+	export VIRTQUILT_CLEAN
+fi
 
 # Scripts compare and sort text; a user's language must not change that. The
 # kernel's build drops LC_ALL, so the parts are set as well.
 LC_ALL=C LANG=C LC_CTYPE=C LC_MESSAGES=C
 export LC_ALL LANG LC_CTYPE LC_MESSAGES
+# What goes into trees, packages and machines has the same modes for everybody.
+umask 022
 
 # die SENTENCE: one clear sentence with the cause and the cure, then stop.
 die()
 {
 	printf '%s: %s\n' "${0##*/}" "$*" >&2
 	exit 1
+}
+
+case ${DEBUG:-} in
+'' | 0 | [Nn] | [Nn][Oo] | [Oo][Ff][Ff] | [Ff][Aa][Ll][Ss][Ee]) unset DEBUG ;;
+1 | [Yy] | [Yy][Ee][Ss] | [Oo][Nn] | [Tt][Rr][Uu][Ee]) DEBUG=1 ;;
+*) die "DEBUG=$DEBUG says neither yes nor no: set it to 1 or to 0" ;;
+esac
+case ${BUILD:-} in
+'') unset BUILD ;;
+/*) BUILD=${BUILD%/} ;;
+*) BUILD=$top/${BUILD%/} ;;
+esac
+
+PIN=v5.10
+# shellcheck disable=SC2034 # used by the scripts that source this file
+{
+	build=${BUILD:-$top/build}
+	results=$build/results
+	# The pinned tree with the stack; LINUX= names a copy of it.
+	linux=${LINUX:-$build/linux}
+	patches=$top/patches/$PIN
+	cache=${HOME:-/nonexistent}/.cache/virtquilt
+	case ${XDG_CACHE_HOME:-} in
+	/*) cache=$XDG_CACHE_HOME/virtquilt ;;
+	esac
+	TAB=$(printf '\t')
+	NL='
+'
+}
+
+# bare COMMAND...: without the user's and the tools' own variables, which mean
+# something else to other people's makefiles
+bare()
+{
+	# shellcheck disable=SC2046,SC2086 # words
+	env $(printf -- '-u %s ' $user_variables LINUX VIRTQUILT_CLEAN) "$@"
+}
+
+# own_folder FOLDER VARIABLE: make FOLDER; VARIABLE names another one. It may
+# be on a file system that cannot be written, or have been root's since a "sudo
+# make", wholly or in part.
+own_folder()
+{
+	own_why=$(mkdir -p -- "$1" 2>&1) ||
+		die "$1 cannot be made (${own_why##*: }): see to its place, or name another one with $2="
+	own_other=$(find "$1" -maxdepth 2 ! -user "$(id -u)" ! -writable \
+		-print -quit 2>/dev/null)
+	[ -z "$own_other" ] ||
+		die "$own_other belongs to $(stat -c %U -- "$own_other"), perhaps since a 'sudo make': give it back with 'sudo chown -R $(id -un) $1', or name another folder with $2="
+	[ -w "$1" ] ||
+		die "$1 cannot be written: see to its mode and file system, or name another folder with $2="
+}
+
+own_cache()
+{
+	own_folder "$cache" XDG_CACHE_HOME
+}
+
+# Not in a folder with somebody's files in it: "make clean" removes this one.
+own_build()
+{
+	case $top$build in
+	*[[:space:]:]*)
+		die "the kernel's build takes no blank and no colon in a path, and there is one in $top or $build: move the project, or name another folder with BUILD="
+		;;
+	esac
+	own_folder "$build" BUILD
+	[ "$build" = "$top/build" ] || [ -f "$build/.virtquilt-build" ] ||
+		[ -z "$(find "$build" -mindepth 1 -print -quit)" ] ||
+		die "BUILD=$build has files in it that are not this project's: name a folder that is empty or not there yet"
+	: >"$build/.virtquilt-build"
 }
 
 # pin_value KEY: the values that the pin file gives for KEY, one a line.
@@ -51,14 +177,16 @@ sha()
 	sha256sum -- "$1" | cut -d' ' -f1
 }
 
-# project_files: the files of the project, as git or a plain copy has them
+# project_files: the files of the project, as git or a plain copy has them.
+# git is told that a checkout of another user's may be read.
 project_files()
 {
-	if [ -e "$top/.git" ]; then
-		git -C "$top" ls-files -co --exclude-standard
-	else
-		(cd "$top" && find . -type f ! -path "./build/*" | sed "s|^\./||")
-	fi | while read -r project_file; do
+	{
+		git -c safe.directory="$top" -C "$top" \
+			ls-files -co --exclude-standard 2>/dev/null ||
+			(cd "$top" && find . -type f ! -path './build/*' \
+				! -path './.git/*' | sed 's|^\./||')
+	} | while read -r project_file; do
 		[ ! -f "$top/$project_file" ] || echo "$project_file"
 	done
 }
@@ -69,9 +197,41 @@ at_exit()
 	:
 }
 
+# moving: is somebody looking, at a terminal on which a line can be replaced?
+# A CI that runs its jobs on one keeps all of what is written.
+moving()
+{
+	[ -t 1 ] || return 1
+	case ${TERM:-dumb} in
+	dumb | unknown) return 1 ;;
+	esac
+	case ${CI:-} in
+	'' | 0 | false) ;;
+	*) return 1 ;;
+	esac
+}
+
+# move_line TEXT: show TEXT in place of the last one, cut to what the terminal
+# has room for now: a line that wraps would stay. Nothing where nobody looks.
+move_line()
+{
+	moving || return 0
+	move_width=$(stty size 2>/dev/null <&1 | cut -d' ' -f2)
+	[ "${move_width:-0}" -gt 0 ] || move_width=${COLUMNS:-80}
+	[ "$move_width" -gt 1 ] 2>/dev/null || move_width=80
+	printf '\r\033[K%s' "$(printf '%s' "$1" | tr '\t\n' '  ' |
+		tr -cd '[:print:]' | cut -c "1-$((move_width - 1))")"
+}
+
+# move_end: leave an empty line for what is printed next
+move_end()
+{
+	! moving || printf '\r\033[K'
+}
+
 # step LABEL LOG COMMAND...: run a long command, its output kept in LOG.
 #
-# On a terminal one line shows the elapsed time and the log's last line;
+# On a terminal a moving line shows the elapsed time and the log's last line;
 # elsewhere a line is printed when the step ends. Success is otherwise
 # silent. A failure prints the end of the log and returns the command's
 # status. The command runs in the foreground, so that Ctrl-C reaches it.
@@ -84,7 +244,7 @@ step()
 	: >"$step_log" || return 1
 	step_start=$(date +%s)
 	step_ticker=
-	if [ -t 1 ]; then
+	if moving; then
 		# Not with the lock of the run
 		step_tick 8>&- &
 		step_ticker=$!
@@ -96,7 +256,7 @@ step()
 		kill "$step_ticker" 2>/dev/null || :
 		wait "$step_ticker" 2>/dev/null || :
 		trap at_exit EXIT
-		printf '\r\033[K'
+		move_end
 	fi
 	step_took=$(($(date +%s) - step_start))
 	if [ "$step_status" -eq 0 ]; then
@@ -114,9 +274,8 @@ step()
 step_tick()
 {
 	while :; do
-		printf '\r\033[K%4ds  %s: %s' "$(($(date +%s) - step_start))" \
-			"$step_label" "$(tail -n 1 -- "$step_log" | cut -c1-50 |
-				tr -d '\r\t')"
+		move_line "$(printf '%4ds  %s: %s' "$(($(date +%s) - step_start))" \
+			"$step_label" "$(tail -n 1 -- "$step_log")")"
 		sleep 1
 	done
 }
