@@ -32,6 +32,12 @@ lab-%: ## lab-<machine>: build a machine, boot it, run its tests
 shell-%: ## shell-<machine>: a shell on a machine
 	@scripts/check shell $*
 
+list: ## what 'make check' tries: id, pin, kind, machine, interface, seconds
+	@scripts/check list
+
+cases: ## commit to the number of cases that each test had in the last run
+	@scripts/check cases
+
 mutants: ## break the stack on purpose; a test must notice (INTERFACE=name)
 	@scripts/check mutants
 
@@ -80,13 +86,13 @@ deb: ## the Debian package that does the same
 tree: ## the pinned tree with the stack, in build/linux
 	@scripts/check tree
 
-clean: ## remove build/; the cache stays
-	@rm -rf build
+clean: ## remove build/, or what BUILD= names; the cache stays
+	@scripts/check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } \
 		/^[a-z%-]+:.*## / { n = $$1; sub(/%/, "*", n); \
 		printf "  make %-12s %s\n", n, $$2 }' Makefile
 
-.PHONY: all check mutants lint bisect bench apply unapply status refresh export \
+.PHONY: all check list cases mutants lint bisect bench apply unapply status refresh export \
 	kernel tree clean help check-dkms dkms-install dkms-remove dkms-status deb

@@ -163,32 +163,32 @@ pin_value()
 	sed -n "s/^$1[[:space:]][[:space:]]*//p" "$patches/pin"
 }
 
-# machine_value MACHINE VARIABLE: what the machine's file says
-machine_value()
-{
-	# shellcheck disable=SC2016 # expanded by the inner shell
-	sh -c '. "$1"; eval "printf \"%s\\n\" \"\${$2:-}\""' sh \
-		"$top/tools/testing/lab/machines/$1" "$2"
-}
-
 # sha FILE: the sha256 of one file, bare; "-" is standard input
 sha()
 {
 	sha256sum -- "$1" | cut -d' ' -f1
 }
 
+# project_git ARGUMENT...: git on the project, whoever owns the checkout
+project_git()
+{
+	git -c safe.directory='*' -C "$top" "$@"
+}
+
 # project_files: the files of the project, as git or a plain copy has them.
-# git is told that a checkout of another user's may be read.
+# Listed as a whole before any is looked at: one that breaks off is an error.
 project_files()
 {
 	{
-		git -c safe.directory="$top" -C "$top" \
-			ls-files -co --exclude-standard 2>/dev/null ||
+		[ -e "$top/.git" ] &&
+			project_git ls-files -co --exclude-standard 2>/dev/null ||
 			(cd "$top" && find . -type f ! -path './build/*' \
 				! -path './.git/*' | sed 's|^\./||')
-	} | while read -r project_file; do
+	} >"$build/files.$$" || die "the files of $top could not be listed"
+	while read -r project_file; do
 		[ ! -f "$top/$project_file" ] || echo "$project_file"
-	done
+	done <"$build/files.$$"
+	rm -f "$build/files.$$"
 }
 
 # What a shell does at its end, for those that also call step: to be redefined.
@@ -273,7 +273,8 @@ step()
 # for it.
 step_tick()
 {
-	while :; do
+	# Whoever kills this shell does not kill its ticker.
+	while kill -0 $$ 2>/dev/null; do
 		move_line "$(printf '%4ds  %s: %s' "$(($(date +%s) - step_start))" \
 			"$step_label" "$(tail -n 1 -- "$step_log")")"
 		sleep 1

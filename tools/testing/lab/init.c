@@ -9,21 +9,30 @@
  * as the last line. No verdict means that the guest died.
  *
  * /lab/tests, a line a test, fields separated by one blank:
- *	INTERFACE TIMEOUT MODULES COMMAND...
+ *	INTERFACE TIMEOUT MODULES NAME COMMAND...
  * TIMEOUT in seconds; MODULES separated by commas, in the order of loading,
  * "-" for none; a colon and parameters, separated by colons, behind a module
- * make it be loaded anew with these. COMMAND is a program with its arguments,
- * or "kunit FOLDER/SUITE": the suite ran when its module was loaded, its results
- * are read from debugfs.
+ * make it be loaded anew with these. NAME is what the results call the test.
+ * COMMAND is a program with its arguments, or "kunit FOLDER/SUITE": the suite
+ * runs when its module is loaded, and its results are read from the kernel log,
+ * since debugfs keeps no more than 512 bytes of a case.
+ *
+ * /lab/log, a line a message of level err or above that is no fault:
+ *	TEST<tab>REGEX<tab>REASON
+ * where TEST is an expression of the name of the test that may cause it.
  *
  * Kernel command line: lab.channel=DEVICE, or lab.channel=uart:ADDRESS for a
  * 16550 at that physical address that the kernel has no driver for; and
- * lab.shell for a shell on the console in place of the tests.
+ * lab.shell for a shell on the console in place of the tests; and
+ * lab.taint=MASK, the bits of /proc/sys/kernel/tainted that the machine's own
+ * modules explain.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <regex.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -45,6 +54,8 @@
 #define MAX_ARGS	32
 /* How long a killed test may take to be gone, in milliseconds. */
 #define REAP_MS		5000
+/* Modules built outside the tree, as those of the tests are: TAINT_OOT_MODULE. */
+#define TAINT_DEFAULT	4096
 
 static FILE *channel;
 static int kmsg = -1;
@@ -74,6 +85,19 @@ static const char * const harmless[] = {
 	"kmemleak: Automatic memory scanning thread",
 };
 
+/* What /lab/log lists: messages of level err and above that are no fault. */
+#define MAX_EXPECTED	64
+static struct {
+	regex_t test, message;
+} expected[MAX_EXPECTED];
+static size_t nr_expected;
+
+/* The test that runs, "boot" before the first and "end" after the last */
+static const char *running = "boot";
+
+/* What the kernel logged while a suite of KUnit ran, NULL when none does. */
+static FILE *kunit_log;
+
 static long long now_ms(void)
 {
 	struct timespec ts;
@@ -99,6 +123,18 @@ static void power_off(void)
 	/* A machine that cannot: the emulator ends on the verdict. */
 	for (;;)
 		pause();
+}
+
+/* The line that tells apart what the kernel says after the verdict. */
+static void mark_end(void)
+{
+	FILE *f;
+
+	f = fopen("/dev/kmsg", "we");
+	if (f) {
+		fputs("<5>lab: the verdict is written", f);
+		fclose(f);
+	}
 }
 
 static void mount_one(const char *type, const char *where, const char *data)
@@ -132,7 +168,74 @@ static const char *boot_option(const char *key)
 	return NULL;
 }
 
-/* Read what the kernel logged since the last time; report each splat. */
+static void read_expected(void)
+{
+	char line[512];
+	FILE *f;
+
+	f = fopen("/lab/log", "re");
+	if (!f)
+		return;
+	while (fgets(line, sizeof(line), f)) {
+		char *message = strchr(line, '\t'), *reason;
+		int flags = REG_EXTENDED | REG_NOSUB;
+
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		reason = message ? strchr(message + 1, '\t') : NULL;
+		if (reason) {
+			*message++ = '\0';
+			*reason = '\0';
+		}
+		if (!reason || nr_expected == MAX_EXPECTED ||
+		    regcomp(&expected[nr_expected].test, line, flags) ||
+		    regcomp(&expected[nr_expected].message, message, flags))
+			say("# lab: reason bad line in the list of messages: %s\n",
+			    line);
+		else
+			nr_expected++;
+	}
+	fclose(f);
+}
+
+/* Is this message a fault? LEVEL is its syslog level, 3 is err. */
+static bool is_fault(const char *text, int level)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(harmless); i++)
+		if (strstr(text, harmless[i]))
+			return false;
+	for (i = 0; i < ARRAY_SIZE(splats); i++)
+		if (strstr(text, splats[i]))
+			return true;
+	if (level > 3)
+		return false;
+	for (i = 0; i < nr_expected; i++)
+		if (!regexec(&expected[i].test, running, 0, NULL, 0) &&
+		    !regexec(&expected[i].message, text, 0, NULL, 0))
+			return false;
+	return true;
+}
+
+/* The kernel writes what is not printable as \xNN: make it what it was. */
+static void unescape(char *text)
+{
+	char *to = text;
+	unsigned int c;
+
+	while (*text) {
+		if (sscanf(text, "\\x%2x", &c) == 1) {
+			*to++ = c;
+			text += 4;
+		} else {
+			*to++ = *text++;
+		}
+	}
+	*to = '\0';
+}
+
+/* Read what the kernel logged since the last time; report each fault. */
 static int search_log(void)
 {
 	char record[8192];
@@ -142,10 +245,9 @@ static int search_log(void)
 	while ((n = read(kmsg, record, sizeof(record) - 1)) > 0 ||
 	       (n < 0 && errno == EPIPE)) {
 		char *text;
-		size_t i;
 
 		if (n < 0) {
-			say("  # the kernel log was overrun, lines were lost\n");
+			say("  # kernel: the log was overrun, lines were lost\n");
 			found++;
 			continue;
 		}
@@ -153,20 +255,45 @@ static int search_log(void)
 		text = strchr(record, ';');
 		if (!text)
 			continue;
+		*text++ = '\0';
 		text[strcspn(text, "\n")] = '\0';
-		for (i = 0; i < ARRAY_SIZE(harmless); i++)
-			if (strstr(text, harmless[i]))
-				break;
-		if (i < ARRAY_SIZE(harmless))
-			continue;
-		for (i = 0; i < ARRAY_SIZE(splats); i++)
-			if (strstr(text, splats[i])) {
-				say("  # kernel: %s\n", text + 1);
-				found++;
-				break;
-			}
+		if (is_fault(text, atoi(record) & 7)) {
+			say("  # kernel: %s\n", text);
+			found++;
+		}
+		if (kunit_log) {
+			unescape(text);
+			fprintf(kunit_log, "%s\n", text);
+		}
 	}
 	return found;
+}
+
+/*
+ * Taints that nothing explains: a splat that this program does not know, a
+ * module that was forced.
+ */
+static int search_taint(void)
+{
+	static unsigned long seen;
+	const char *mask = boot_option("lab.taint");
+	unsigned long taint = 0;
+	FILE *f;
+
+	f = fopen("/proc/sys/kernel/tainted", "re");
+	if (!f || fscanf(f, "%lu", &taint) != 1) {
+		say("  # no /proc/sys/kernel/tainted: %s\n", strerror(errno));
+		taint = ~0UL;
+	}
+	if (f)
+		fclose(f);
+	taint &= ~((mask ? strtoul(mask, NULL, 0) : TAINT_DEFAULT) | seen);
+	/* One test is to blame, not all that follow. */
+	seen |= taint;
+	if (taint)
+		say("  # kernel: tainted by 0x%lx, see tainted-kernels.rst\n",
+		    taint);
+	return !!taint;
 }
 
 /* A file's name may have either of "-" and "_", a module's has the latter. */
@@ -226,31 +353,136 @@ static void forward(char *line, long long *last)
 	}
 }
 
-static int run_kunit(const char *suite)
+/* The suite's lines, out of all that was logged since its module was loaded. */
+static int run_kunit(const char *suite, char *log)
 {
+	char *line, *save, title[256], end[256];
 	long long last = now_ms();
-	bool failed = false;
-	char line[4096];
+	bool in = false, failed = false;
+	size_t len;
+
+	/* The file of a suite is in a folder of its subsystem. */
+	if (strrchr(suite, '/'))
+		suite = strrchr(suite, '/') + 1;
+	snprintf(title, sizeof(title), "# Subtest: %s", suite);
+	snprintf(end, sizeof(end), " - %s", suite);
+	say("  1..1\n");
+	for (line = strtok_r(log, "\n", &save); line;
+	     line = strtok_r(NULL, "\n", &save)) {
+		char *text = line + strspn(line, " \t");
+		bool result = !strncmp(text, "ok ", 3) ||
+			      !strncmp(text, "not ok ", 7);
+
+		if (!strcmp(text, title))
+			in = true;
+		if (!in)
+			continue;
+		failed |= result && *text == 'n';
+		/*
+		 * Messages of the code under test come in between, and what an
+		 * expectation saw is spread over several lines.
+		 */
+		if (result || *text == '#' || !strncmp(text, "1..", 3))
+			forward(line, &last);
+		else if (text != line)
+			say("      # %s\n", text);
+		len = strlen(line);
+		if (text == line && len > strlen(end) &&
+		    !strcmp(line + len - strlen(end), end))
+			return failed;
+	}
+	say("  # the kernel log has no result of suite %s\n", suite);
+	return 1;
+}
+
+/* The session that a process belongs to, 0 if there is no such process. */
+static pid_t session_of(pid_t pid, char *comm, size_t size)
+{
+	char path[64], line[1024], *p;
+	int session = 0;
 	FILE *f;
 
-	snprintf(line, sizeof(line), "/sys/kernel/debug/kunit/%s/results",
-		 suite);
-	f = fopen(line, "r");
-	if (!f) {
-		say("  # %s: %s\n", line, strerror(errno));
-		return 1;
-	}
-	while (fgets(line, sizeof(line), f)) {
-		failed |= !strncmp(line + strspn(line, " "), "not ok ", 7);
-		forward(line, &last);
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	if (fgets(line, sizeof(line), f)) {
+		p = strrchr(line, ')');
+		/* Fields 3 to 6: state, parent, group, session */
+		if (p && sscanf(p + 1, " %*c %*d %*d %d", &session) == 1) {
+			*p = '\0';
+			p = strchr(line, '(');
+			snprintf(comm, size, "%s", p ? p + 1 : "?");
+		}
 	}
 	fclose(f);
-	return failed;
+	return session;
+}
+
+/* Kill a process and wait for its end, as long as that may take. */
+static void end_process(pid_t pid)
+{
+	struct pollfd pfd = { .events = POLLIN };
+
+	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
+	kill(pid, SIGKILL);
+	if (pfd.fd < 0)
+		return;
+	poll(&pfd, 1, REAP_MS);
+	close(pfd.fd);
 }
 
 /*
- * Run a program on a pseudo terminal and forward its lines. Returns its wait
- * status, or -1 when it ran out of time.
+ * End what a test left behind: every process but this one and the kernel's
+ * threads, which belong to session 0. Returns how many there were.
+ */
+static int end_leftovers(void)
+{
+	struct dirent *entry;
+	char comm[64];
+	int found = 0;
+	DIR *proc;
+
+	proc = opendir("/proc");
+	if (!proc)
+		return 0;
+	while ((entry = readdir(proc))) {
+		pid_t pid = atoi(entry->d_name);
+
+		if (pid <= 1 || session_of(pid, comm, sizeof(comm)) <= 0)
+			continue;
+		/* What is dead already waits for us alone. */
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			continue;
+		say("  # left behind: process %d, %s\n", pid, comm);
+		end_process(pid);
+		found++;
+	}
+	closedir(proc);
+	/* Their children are ours now. */
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+	return found;
+}
+
+/* What a child's end is noticed by */
+static int child_ended[2];
+
+static void on_child(int sig)
+{
+	int saved = errno;
+
+	(void)sig;
+	/* A full pipe has woken the reader already. */
+	if (write(child_ended[1], "", 1) < 0 && errno != EAGAIN)
+		_exit(1);
+	errno = saved;
+}
+
+/*
+ * Run a program on a pseudo terminal and forward its lines until it has ended,
+ * whoever else still holds the terminal. Returns its wait status, or -1 when it
+ * ran out of time.
  */
 static int run_program(char **argv, int timeout)
 {
@@ -258,7 +490,7 @@ static int run_program(char **argv, int timeout)
 	long long end = start + timeout * 1000LL;
 	int status = -1, master, slave;
 	char buf[4096], line[4096];
-	bool killed = false;
+	bool killed = false, ended = false;
 	size_t len = 0;
 	pid_t pid;
 
@@ -270,6 +502,7 @@ static int run_program(char **argv, int timeout)
 	slave = open(ptsname(master), O_RDWR | O_NOCTTY);
 	pid = fork();
 	if (!pid) {
+		signal(SIGCHLD, SIG_DFL);
 		setsid();
 		dup2(slave, 0);
 		dup2(slave, 1);
@@ -284,11 +517,15 @@ static int run_program(char **argv, int timeout)
 	close(slave);
 
 	for (;;) {
-		struct pollfd pfd = { .fd = master, .events = POLLIN };
+		struct pollfd pfd[] = {
+			{ .fd = master, .events = POLLIN },
+			{ .fd = child_ended[0], .events = POLLIN },
+		};
 		long long left = end - now_ms();
 		ssize_t n, i;
 
-		if (left <= 0) {
+		if (left <= 0 && !ended) {
+			/* A process that cannot be killed must not hold up the verdict. */
 			if (killed)
 				break;
 			kill(-pid, SIGKILL);
@@ -296,12 +533,27 @@ static int run_program(char **argv, int timeout)
 			end = now_ms() + REAP_MS;
 			continue;
 		}
-		if (poll(&pfd, 1, left) <= 0)
-			continue;
-		/* EIO once nobody holds the other end any more. */
-		n = read(master, buf, sizeof(buf));
-		if (n <= 0)
+		if (!ended && waitpid(pid, &status, WNOHANG) == pid)
+			ended = true;
+		/* After its end only what it has written already is of interest. */
+		if (poll(pfd, ARRAY_SIZE(pfd), ended ? 0 : (int)left) < 0 &&
+		    errno != EINTR)
 			break;
+		if (pfd[1].revents & POLLIN)
+			n = read(child_ended[0], buf, sizeof(buf));
+		if (!(pfd[0].revents & (POLLIN | POLLHUP))) {
+			if (ended)
+				break;
+			continue;
+		}
+		n = read(master, buf, sizeof(buf));
+		/* EIO once nobody holds the other end any more. */
+		if (n <= 0) {
+			if (ended)
+				break;
+			poll(&pfd[1], 1, left);
+			continue;
+		}
 		for (i = 0; i < n; i++) {
 			if (len < sizeof(line) - 1)
 				line[len++] = buf[i];
@@ -317,16 +569,6 @@ static int run_program(char **argv, int timeout)
 		forward(line, &last);
 	}
 	close(master);
-
-	/* A process that cannot be killed must not hold up the verdict. */
-	kill(-pid, SIGKILL);
-	for (;;) {
-		pid_t p = waitpid(pid, &status, killed ? WNOHANG : 0);
-
-		if (p == pid || (p < 0 && errno != EINTR) ||
-		    (killed && now_ms() > end))
-			break;
-	}
 	return killed ? -1 : status;
 }
 
@@ -334,11 +576,14 @@ static int run_program(char **argv, int timeout)
 static bool run_test(char *line, int number)
 {
 	char *interface = strtok(line, "\n "), *word = strtok(NULL, "\n ");
-	char *modules = strtok(NULL, "\n "), *argv[MAX_ARGS], *m, *save;
-	int timeout, argc = 0, status = 0, found;
-	const char *why = NULL, *name;
+	char *modules = strtok(NULL, "\n "), *name = strtok(NULL, "\n ");
+	char *argv[MAX_ARGS], *m, *save, *log = NULL;
+	int timeout, argc = 0, status = 0, found, left;
 	long long start = now_ms();
+	const char *why = NULL;
+	size_t size;
 	char reason[64];
+	bool kunit;
 
 	while (argc < MAX_ARGS - 1 && (argv[argc] = strtok(NULL, "\n ")))
 		argc++;
@@ -348,22 +593,33 @@ static bool run_test(char *line, int number)
 		return false;
 	}
 	timeout = atoi(word);
-	name = strcmp(argv[0], "kunit") || argc < 2 ? argv[0] : argv[1];
-	if (strrchr(name, '/'))
-		name = strrchr(name, '/') + 1;
+	kunit = !strcmp(argv[0], "kunit") && argc == 2;
 
 	say("# lab: test %s %s\n", interface, name);
-	/* What was logged until now is not this test's. */
+	/* What was logged until now is not this test's, and must not be lost. */
 	found = search_log();
+	running = name;
+	if (kunit)
+		kunit_log = open_memstream(&log, &size);
 	for (m = strtok_r(modules, ",", &save); m && strcmp(modules, "-");
 	     m = strtok_r(NULL, ",", &save))
 		if (!load_module(m))
 			why = "a module did not load";
-	if (!why && !strcmp(argv[0], "kunit"))
-		status = run_kunit(name) << 8;
-	else if (!why)
+	if (kunit) {
+		found += search_log();
+		fclose(kunit_log);
+		kunit_log = NULL;
+		if (!why)
+			status = run_kunit(argv[1], log) << 8;
+		free(log);
+	} else if (!why) {
 		status = run_program(argv, timeout);
+	}
+	left = end_leftovers();
+	if (left)
+		say("  not ok nothing is left behind\n");
 	found += search_log();
+	found += search_taint();
 	/* A case like the others: a splat must be seen in the results. */
 	say("  %sok kernel log is clean\n", found ? "not " : "");
 
@@ -376,7 +632,7 @@ static bool run_test(char *line, int number)
 		why = reason;
 	} else if (!why && WEXITSTATUS(status) == 4) {
 		say("ok %d %s # SKIP the test cannot run here\n", number, name);
-		return !found;
+		return !found && !left;
 	} else if (!why && WEXITSTATUS(status)) {
 		snprintf(reason, sizeof(reason), "exit status %d",
 			 WEXITSTATUS(status));
@@ -386,8 +642,8 @@ static bool run_test(char *line, int number)
 	    (now_ms() - start) % 1000);
 	if (why)
 		say("# lab: reason %s\n", why);
-	say("%sok %d %s\n", why || found ? "not " : "", number, name);
-	return !why && !found;
+	say("%sok %d %s\n", why || found || left ? "not " : "", number, name);
+	return !why && !found && !left;
 }
 
 /*
@@ -420,6 +676,43 @@ static void search_leaks(void)
 	fclose(f);
 }
 
+/*
+ * Take the modules out again, those that nothing uses first: what goes wrong
+ * then belongs into the verdict as well. A module that is still in use is a
+ * reference that somebody did not give back.
+ */
+static bool unload_all(void)
+{
+	char line[1024], name[256], users[16];
+	bool progress = true, stays = false;
+	FILE *f;
+
+	while (progress) {
+		progress = false;
+		f = fopen("/proc/modules", "re");
+		if (!f)
+			return true;
+		while (fgets(line, sizeof(line), f))
+			if (sscanf(line, "%255s %*s %15s", name, users) == 2 &&
+			    !strcmp(users, "0") &&
+			    !syscall(SYS_delete_module, name, O_NONBLOCK))
+				progress = true;
+		fclose(f);
+	}
+	f = fopen("/proc/modules", "re");
+	while (f && fgets(line, sizeof(line), f))
+		/* "[permanent]": a module without an end, by design */
+		if (!strstr(line, "[permanent]") &&
+		    sscanf(line, "%255s %*s %15s", name, users) == 2) {
+			say("# lab: reason module %s stays, with %s references\n",
+			    name, users);
+			stays = true;
+		}
+	if (f)
+		fclose(f);
+	return !stays;
+}
+
 static void run_tests(void)
 {
 	char line[1024];
@@ -439,8 +732,10 @@ static void run_tests(void)
 	while (fgets(line, sizeof(line), list))
 		good &= run_test(line, ++n);
 	fclose(list);
+	running = "end";
 	search_leaks();
-	if (search_log()) {
+	good &= unload_all();
+	if (search_log() + search_taint()) {
 		say("# lab: reason the kernel log is not clean after the last test\n");
 		good = false;
 	}
@@ -544,6 +839,10 @@ int main(void)
 	else
 		raw_channel(device ? device : "/dev/ttyS1");
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (pipe2(child_ended, O_NONBLOCK | O_CLOEXEC))
+		say("# lab: reason no pipe: %s\n", strerror(errno));
+	signal(SIGCHLD, on_child);
+	read_expected();
 	uname(&uts);
 	say("KTAP version 1\n# lab: kernel %s %s\n", uts.release, uts.machine);
 	if (kmsg < 0)
@@ -553,5 +852,7 @@ int main(void)
 	fflush(channel);
 	if (fileno(channel) >= 0)
 		tcdrain(fileno(channel));
+	/* The console is searched from here on, see "run". */
+	mark_end();
 	power_off();
 }

@@ -2,16 +2,22 @@
 #
 # What init.c writes to the channel, as lines of results.tsv: one a case.
 # Variables: pin, machine, and why, which says how the guest died, if it did.
+# Goes with skips.awk.
 
 BEGIN {
 	OFS = "\t"
 	interface = "-"
+	name = "guest"
 }
 
 function row(test, verdict, seconds, detail) {
 	gsub(/\t/, " ", test)
 	gsub(/\t/, " ", detail)
-	print pin, machine, interface, test, verdict, seconds, detail
+	if (verdict == "skip" && !skip_is_listed(test, detail)) {
+		verdict = "fail"
+		detail = "a skip that tools/testing/lab/skips does not list: " detail
+	}
+	print pin, machine, interface, test, verdict, seconds, detail, "run"
 }
 
 # A row is held back until its time, which follows it, is known.
@@ -37,7 +43,7 @@ function hold(test, verdict, detail) {
 	interface = $4
 	name = $5
 	cases = failed = own = 0
-	said = reason = ""
+	said = reason = kernel_said = ""
 	split("", results)
 	split("", plan)
 	next
@@ -67,6 +73,11 @@ function hold(test, verdict, detail) {
 	}
 	if (text ~ /^# (answer|report) /)
 		next
+	# The kernel's own faults are a case of their own, at the end.
+	if (text ~ /^# kernel: /) {
+		kernel_said = kernel_said (kernel_said == "" ? "" : "; ") substr(text, 11)
+		next
+	}
 	if (text ~ /^#/) {
 		if (text !~ /^# (Subtest|Totals|Planned)/) {
 			sub(/^# */, "", text)
@@ -82,17 +93,25 @@ function hold(test, verdict, detail) {
 	for (i in results)
 		if (i + 0 > indent && results[i] > 0) {
 			summary = 1
-			if ((i in plan) && plan[i] != results[i])
+			if (!(i in plan))
+				hold(name ": plan", "fail", "no plan, " results[i] " cases of a subtest seen")
+			else if (plan[i] != results[i])
 				hold(name ": plan", "fail", plan[i] " cases planned, " results[i] " seen")
 			delete plan[i]
 			results[i] = 0
 		}
+	if (text == "not ok nothing is left behind") {
+		hold(name ": nothing is left behind", "fail", said)
+		next
+	}
 	if (text == "ok kernel log is clean" || text == "not ok kernel log is clean") {
-		if ((0 in plan) && plan[0] != results[0])
+		if (!(0 in plan) && results[0])
+			hold(name ": plan", "fail", "no plan, " results[0] " cases seen")
+		else if ((0 in plan) && plan[0] != results[0])
 			hold(name ": plan", "fail", plan[0] " cases planned, " (results[0] + 0) " seen")
 		delete plan[0]
 		own = cases
-		hold(name ": kernel log is clean", text ~ /^not/ ? "fail" : "pass", text ~ /^not/ ? said : "")
+		hold(name ": kernel log is clean", text ~ /^not/ ? "fail" : "pass", text ~ /^not/ ? kernel_said : "")
 		next
 	}
 	results[indent]++

@@ -1,0 +1,101 @@
+# shellcheck shell=sh disable=SC2154 # what lib.sh sets
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the machines' files say: which machines there are and what they test.
+# Sourced after lib.sh.
+
+# machines: all of them
+machines()
+{
+	for m in "${LAB_MACHINES:-$top/tools/testing/lab/machines}"/*; do
+		echo "${m##*/}"
+	done
+}
+
+# machine_value MACHINE VARIABLE: what the machine's file says
+machine_value()
+{
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	sh -c '. "$1"; eval "printf \"%s\\n\" \"\${$2:-}\""' sh \
+		"${LAB_MACHINES:-$top/tools/testing/lab/machines}/$1" "$2"
+}
+
+# named_tests <LIST: a machine's list of tests with the name of each put in,
+# tab-separated: interface, time limit, modules, name, command. It is the name of
+# the program or suite, with the parameters of modules behind it.
+named_tests()
+{
+	awk -v OFS='\t' 'NF {
+		name = $4 == "kunit" ? $5 : $4
+		sub(/.*\//, "", name)
+		with = ""
+		n = split($3, module, ",")
+		for (i = 1; i <= n; i++)
+			if (sub(/^[^:]*:/, "", module[i]) && module[i] != "")
+				with = with (with == "" ? "" : ",") module[i]
+		if (with != "")
+			name = name "(" with ")"
+		command = $4
+		for (i = 5; i <= NF; i++)
+			command = command " " $i
+		print $1, $2, $3, name, command
+	}'
+}
+
+# machine_tests MACHINE: those of a machine
+machine_tests()
+{
+	machine_value "$1" tests | named_tests
+}
+
+# interfaces MACHINE: the interfaces that it has tests of
+interfaces()
+{
+	machine_tests "$1" | cut -f1 | sort -u
+}
+
+# mutant_machines: for each interface, where its mutants are tried: the machine
+# with the most tests of it
+mutant_machines()
+{
+	for m in $(machines); do
+		machine_tests "$m" | awk -F'\t' -v m="$m" '{ n[$1]++ }
+			END { for (i in n) print i, n[i], m }'
+	done | sort -k1,1 -k2,2nr -k3 | awk '!seen[$1]++ { print $1, $3 }'
+}
+
+# build_machine MACHINE: what it boots, or a row that says that it does not build
+build_machine()
+{
+	rm -f "$results/$1".*
+	"$top/tools/testing/lab/build" "$1" || {
+		row "$1" - build fail 0.000 \
+			"the machine does not build, see build/log" \
+			>"$results/$1.tsv"
+		return 1
+	}
+}
+
+# run_machine MACHINE: its tests, told in one piece when it has ended
+run_machine()
+{
+	rm_status=0
+	"$top/tools/testing/lab/run" "$1" >"$build/log/run-$1.log" 2>&1 ||
+		rm_status=$?
+	cat "$build/log/run-$1.log"
+	# Only what is in the results counts.
+	[ $rm_status -eq 0 ] ||
+		grep -q "${TAB}fail${TAB}" "$results/$1.tsv" 2>/dev/null ||
+		row "$1" - machine fail 0.000 \
+			"its run ended with status $rm_status, see build/log/run-$1.log" \
+			>>"$results/$1.tsv"
+	return $rm_status
+}
+
+# run_machines MACHINE...: side by side, as many as the host carries
+run_machines()
+{
+	printf '%s\n' "$@" |
+		xargs -r -P "$(nmachines)" -n 1 \
+			"$top/scripts/check" run || :
+}
