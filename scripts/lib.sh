@@ -150,10 +150,10 @@ own_build()
 		die "the kernel's build takes no blank and no colon in a path, and there is one in $top or $build: move the project, or name another folder with BUILD="
 		;;
 	esac
-	own_folder "$build" BUILD
 	[ "$build" = "$top/build" ] || [ -f "$build/.virtquilt-build" ] ||
-		[ -z "$(find "$build" -mindepth 1 -print -quit)" ] ||
+		[ -z "$(find "$build" -mindepth 1 -print -quit 2>/dev/null)" ] ||
 		die "BUILD=$build has files in it that are not this project's: name a folder that is empty or not there yet"
+	own_folder "$build" BUILD
 	: >"$build/.virtquilt-build"
 }
 
