@@ -1,0 +1,111 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the tests of the project's tools share. Sourced, with $top set to the
+# project's folder, in place of scripts/lib.sh. $work is a folder that goes when
+# the test ends, after "cleanup" was called, which a test may define anew.
+#
+# A test prints "ok: NAME" or "not ok: NAME: WHY" for each case, ends with
+# "finish", and needs neither a kernel nor a machine that was built.
+
+. "$top/scripts/lib.sh"
+work=$(mktemp -d)
+failed=0
+
+cleanup()
+{
+	:
+}
+trap 'cleanup; chmod -R u+w "$work"; rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+finish()
+{
+	exit $failed
+}
+
+ok()
+{
+	echo "ok: $1"
+}
+
+# bad NAME WHY [FILE]: with what FILE holds
+bad()
+{
+	echo "not ok: $1: $2"
+	[ -z "${3:-}" ] || sed 's/^/    /' "$3"
+	failed=1
+}
+
+# user COMMAND...: run it with the environment as it is, as a user would
+user()
+{
+	env -u VIRTQUILT_CLEAN "$@"
+}
+
+# is NAME WANT GOT: two texts are the same
+is()
+{
+	if [ "$2" = "$3" ]; then
+		ok "$1"
+	else
+		bad "$1" "expected '$2', got '$3'"
+	fi
+}
+
+# same NAME WANT GOT: two files are the same
+same()
+{
+	if diff "$2" "$3" >"$work/diff"; then
+		ok "$1"
+	else
+		bad "$1" 'expected is <, seen is >' "$work/diff"
+	fi
+}
+
+# works NAME COMMAND...: it succeeds
+works()
+{
+	name=$1
+	shift
+	if "$@" >"$work/said" 2>&1 </dev/null; then
+		ok "$name"
+	else
+		bad "$name" "it failed" "$work/said"
+	fi
+}
+
+# refused NAME REGEX COMMAND...: it fails, and what it says on standard error
+# is one line that matches.
+refused()
+{
+	name=$1 regex=$2
+	shift 2
+	if "$@" >"$work/out" 2>"$work/said" </dev/null; then
+		bad "$name" 'it was not refused' "$work/out"
+	elif [ "$(grep -c . "$work/said")" -ne 1 ]; then
+		bad "$name" 'it does not say one sentence' "$work/said"
+	elif ! grep -qE -e "$regex" "$work/said"; then
+		bad "$name" "it does not say '$regex'" "$work/said"
+	else
+		ok "$name"
+	fi
+}
+
+# project FOLDER: a copy of the project to try things in
+project()
+{
+	mkdir -p "$1"
+	(cd "$top" && project_files | cpio -pdm --quiet "$1")
+}
+
+# nobody COMMAND...: run it as a user who is not root, where root runs this
+nobody()
+{
+	if [ "$(id -u)" -eq 0 ]; then
+		setpriv --reuid 65534 --regid 65534 --clear-groups "$@"
+	else
+		"$@"
+	fi
+}
