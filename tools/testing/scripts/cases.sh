@@ -67,12 +67,12 @@ same()
 # works NAME COMMAND...: it succeeds
 works()
 {
-	name=$1
+	case_name=$1
 	shift
 	if "$@" >"$work/said" 2>&1 </dev/null; then
-		ok "$name"
+		ok "$case_name"
 	else
-		bad "$name" "it failed" "$work/said"
+		bad "$case_name" "it failed" "$work/said"
 	fi
 }
 
@@ -80,16 +80,16 @@ works()
 # is one line that matches.
 refused()
 {
-	name=$1 regex=$2
+	case_name=$1 regex=$2
 	shift 2
 	if "$@" >"$work/out" 2>"$work/said" </dev/null; then
-		bad "$name" 'it was not refused' "$work/out"
+		bad "$case_name" 'it was not refused' "$work/out"
 	elif [ "$(grep -c . "$work/said")" -ne 1 ]; then
-		bad "$name" 'it does not say one sentence' "$work/said"
+		bad "$case_name" 'it does not say one sentence' "$work/said"
 	elif ! grep -qE -e "$regex" "$work/said"; then
-		bad "$name" "it does not say '$regex'" "$work/said"
+		bad "$case_name" "it does not say '$regex'" "$work/said"
 	else
-		ok "$name"
+		ok "$case_name"
 	fi
 }
 
