@@ -14,7 +14,7 @@ cd "$top" || exit 1
 dest=${GATE_DEST:-$build/lint}
 LINUX=${LINUX:-$build/lint/linux}
 export LINUX
-mkdir -p "$dest"
+mkdir -p "$dest" "$build"
 # shellcheck disable=SC2034 # for the gates
 tree=$LINUX
 
@@ -28,6 +28,12 @@ complain()
 looked_at()
 {
 	echo "looked at: $*"
+}
+
+# only: of the names on standard input those that match GATE_ONLY=, if it is set
+only()
+{
+	grep -E -e "${GATE_ONLY:-.}" || :
 }
 
 # project_list: the project's files in $dest/files
