@@ -216,7 +216,9 @@ moving()
 move_line()
 {
 	moving || return 0
-	move_width=$(stty size 2>/dev/null <&1 | cut -d' ' -f2)
+	{
+		move_width=$(stty size 2>/dev/null <&5 | cut -d" " -f2)
+	} 5>&1
 	[ "${move_width:-0}" -gt 0 ] || move_width=${COLUMNS:-80}
 	[ "$move_width" -gt 1 ] 2>/dev/null || move_width=80
 	printf '\r\033[K%s' "$(printf '%s' "$1" | tr '\t\n' '  ' |
