@@ -4,10 +4,13 @@
 # What the machines' files say: which machines there are and what they test.
 # Sourced after lib.sh.
 
-# machines: all of them
+# machines: all of them, the accelerated ones with ACCEL= only
 machines()
 {
 	for m in "${LAB_MACHINES:-$top/tools/testing/lab/machines}"/*; do
+		case $m in
+		*-kvm) [ "${ACCEL:-}" = kvm ] || continue ;;
+		esac
 		echo "${m##*/}"
 	done
 }
@@ -16,7 +19,7 @@ machines()
 machine_value()
 {
 	# shellcheck disable=SC2016 # expanded by the inner shell
-	sh -c '. "$1"; eval "printf \"%s\\n\" \"\${$2:-}\""' sh \
+	env top="$top" sh -c '. "$1"; eval "printf \"%s\\n\" \"\${$2:-}\""' sh \
 		"${LAB_MACHINES:-$top/tools/testing/lab/machines}/$1" "$2"
 }
 
