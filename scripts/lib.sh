@@ -91,6 +91,12 @@ case ${DEBUG:-} in
 1 | [Yy] | [Yy][Ee][Ss] | [Oo][Nn] | [Tt][Rr][Uu][Ee]) DEBUG=1 ;;
 *) die "DEBUG=$DEBUG says neither yes nor no: set it to 1 or to 0" ;;
 esac
+# Emulators are given paths there, with words and commas around them.
+case ${TMPDIR:-} in
+'' | *[[:space:],]*) unset TMPDIR ;;
+*) [ -d "$TMPDIR" ] || unset TMPDIR ;;
+esac
+[ -w "${TMPDIR:-/tmp}" ] || unset TMPDIR
 case ${BUILD:-} in
 '') unset BUILD ;;
 /*) BUILD=${BUILD%/} ;;
