@@ -109,3 +109,36 @@ nobody()
 		"$@"
 	fi
 }
+
+# pack TARBALL: $work/tree as a tarball
+pack()
+{
+	tar -C "$work" --sort=name --mtime=@0 -cJf "$1" tree
+}
+
+# small_project FOLDER: a copy of the project whose pinned tree is a few files:
+# $work/tree, and $work/pinned.tar.xz. Of the stack it has the new files alone.
+small_project()
+{
+	project "$1"
+	: >"$1/patches/$PIN/series"
+	mkdir -p "$work/tree/sub"
+	pin_value version | awk -F. '{
+		printf "VERSION = %d\nPATCHLEVEL = %d\nSUBLEVEL = %d\nEXTRAVERSION =\n", $1, $2, $3
+	}' >"$work/tree/Makefile"
+	: >"$work/tree/Kbuild"
+	echo pinned >"$work/tree/sub/file"
+	# It does not compress.
+	awk 'BEGIN { srand(1); for (i = 0; i < 3000; i++) print rand() }' \
+		>"$work/tree/long"
+	pack "$work/pinned.tar.xz"
+	{
+		echo '# the manifest of a test'
+		echo "$(sha "$work/tree/sub/file")  sub/file"
+	} >"$1/patches/$PIN/manifest"
+	{
+		sed '/^source /d; /-sha256 /d' "$patches/pin"
+		echo "source apt"
+		echo "package-sha256 $(sha "$work/pinned.tar.xz")"
+	} >"$1/patches/$PIN/pin"
+}
