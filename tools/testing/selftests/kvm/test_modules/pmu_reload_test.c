@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests of what KVM's pmu.h does with counters and their MSRs: which
- * counter a number belongs to, and what loading one from its reload MSR does.
+ * KUnit tests of what KVM does with counters and their MSRs: which counter a
+ * number belongs to, and what a reset leaves.  kvm-intel has to be loaded before.
  *
- * The functions are inline: this module has them from KVM's own header, which
- * is why it can only be built beside a kernel's source.  Numbers are written out
+ * The functions of pmu.h are inline: this module has them from KVM's own header,
+ * which is why it can only be built beside a kernel's source.  Numbers are written out
  * here as the SDM has them.  A case stops at the first mismatch, because KUnit
  * keeps only 512 bytes of log for a case.
  */
 #include <kunit/test.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
-#include <linux/perf_event.h>
 #include <linux/slab.h>
 
 #include "pmu.h"
@@ -194,155 +193,28 @@ static void no_counter_at_the_end(struct kunit *test)
 	}
 }
 
-/* IA32_PEBS_ENABLE as a guest with all counters may write it */
-#define OUTPUT_PT	BIT_ULL(61)
-#define VALID_BITS	0x3000000f000000ffULL
-
-static struct kvm_pmc *counter(unsigned int bit)
+/*
+ * What the vendor's module does at a reset.  A vCPU is reset by no other way than
+ * by being created, with registers that are 0 already.
+ */
+static void reset_clears_the_registers(struct kunit *test)
 {
 	struct kvm_pmu *pmu = &vcpu->arch.pmu;
-
-	return bit < 32 ? &pmu->gp_counters[bit] :
-			  &pmu->fixed_counters[bit - 32];
-}
-
-static const unsigned int counter_bits[] = {
-	0, 1, 2, 3, 4, 5, 6, 7, 32, 33, 34, 35,
-};
-
-/* Whether each counter is loaded when IA32_PEBS_ENABLE is @enable */
-static bool check_reload(struct kunit *test, u64 enable, u64 mask)
-{
-	struct kvm_pmu *pmu = &vcpu->arch.pmu;
-	u64 valid = enable & ~mask;
-	unsigned int i, j;
-
-	pmu->pebs_enable = enable;
-	pmu->pebs_enable_mask = mask;
-	for (i = 0; i < ARRAY_SIZE(counter_bits); i++) {
-		bool expected = valid & OUTPUT_PT &&
-				valid & BIT_ULL(counter_bits[i]);
-		bool seen;
-
-		for (j = 0; j < ARRAY_SIZE(counter_bits); j++) {
-			counter(counter_bits[j])->counter = 0x1000 + j;
-			counter(counter_bits[j])->reload = 0xfffffff00000 + j;
-		}
-		seen = pmc_reload_counter(counter(counter_bits[i]));
-		if (seen != expected) {
-			KUNIT_FAIL(test, "enable %#llx, mask %#llx, bit %u: expected %d, seen %d\n",
-				   enable, mask, counter_bits[i], expected, seen);
-			return false;
-		}
-		for (j = 0; j < ARRAY_SIZE(counter_bits); j++) {
-			u64 want = i == j && expected ? 0xfffffff00000 + j :
-							0x1000 + j;
-			u64 is = pmc_read_counter(counter(counter_bits[j]));
-
-			if (is == want)
-				continue;
-			KUNIT_FAIL(test, "enable %#llx, mask %#llx, bit %u: %u: %#llx, not %#llx\n",
-				   enable, mask, counter_bits[i],
-				   counter_bits[j], is, want);
-			return false;
-		}
-	}
-	return true;
-}
-
-/* Each counter by its own bit alone, and only if records go to Intel PT */
-static void reload_as_enabled(struct kunit *test)
-{
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(counter_bits); i++) {
-		u64 bit = BIT_ULL(counter_bits[i]);
+	for (i = 0; i < ARRAY_SIZE(pmu->gp_counters); i++)
+		pmu->gp_counters[i].reload = 0x1000 + i;
+	for (i = 0; i < ARRAY_SIZE(pmu->fixed_counters); i++)
+		pmu->fixed_counters[i].reload = 0x2000 + i;
+	pmu->pebs_enable = BIT_ULL(61) | 1;
 
-		if (!check_reload(test, OUTPUT_PT | bit, ~VALID_BITS) ||
-		    !check_reload(test, VALID_BITS & ~bit, ~VALID_BITS) ||
-		    !check_reload(test, bit, ~VALID_BITS))
-			return;
-	}
-	check_reload(test, VALID_BITS, ~VALID_BITS);
-	check_reload(test, VALID_BITS & ~OUTPUT_PT, ~VALID_BITS);
-	check_reload(test, OUTPUT_PT, ~VALID_BITS);
-	check_reload(test, 0, ~VALID_BITS);
-}
+	kvm_x86_ops.pmu_ops->reset(vcpu);
 
-/* What was enabled before the guest lost a counter, or the capability */
-static void reload_not_what_is_reserved(struct kunit *test)
-{
-	if (check_reload(test, VALID_BITS, ~(VALID_BITS & ~BIT_ULL(7))) &&
-	    check_reload(test, VALID_BITS, ~(VALID_BITS & ~BIT_ULL(35))) &&
-	    check_reload(test, VALID_BITS, ~(VALID_BITS & ~OUTPUT_PT)))
-		check_reload(test, VALID_BITS, ~0ULL);
-}
-
-/* At every width, the value is cut to it, as the counter is. */
-static void reload_at_every_width(struct kunit *test)
-{
-	struct kvm_pmu *pmu = &vcpu->arch.pmu;
-	unsigned int width, i;
-
-	pmu->pebs_enable = VALID_BITS;
-	pmu->pebs_enable_mask = ~VALID_BITS;
-	for (width = 1; width <= COUNTER_WIDTH; width++) {
-		u64 all = BIT_ULL(width) - 1;
-
-		pmu->counter_bitmask[KVM_PMC_GP] = all;
-		pmu->counter_bitmask[KVM_PMC_FIXED] = all;
-		for (i = 0; i < ARRAY_SIZE(counter_bits); i++) {
-			struct kvm_pmc *pmc = counter(counter_bits[i]);
-
-			pmc->counter = 0x5a5a5a5a5a5a & all;
-			pmc->reload = ~0ULL;
-			pmc_reload_counter(pmc);
-			if (pmc_read_counter(pmc) == all)
-				continue;
-			KUNIT_FAIL(test, "width %u, bit %u: counter is %#llx\n",
-				   width, counter_bits[i],
-				   pmc_read_counter(pmc));
-			return;
-		}
-	}
-}
-
-/*
- * A counter that counts has a perf event, whose next overflow is where the
- * loaded value says.  An event that never counts tells that as well.
- */
-static void reload_moves_the_overflow(struct kunit *test)
-{
-	struct perf_event_attr attr = {
-		.type = PERF_TYPE_SOFTWARE,
-		.size = sizeof(attr),
-		.config = PERF_COUNT_SW_DUMMY,
-		.sample_period = 12345,
-		.pinned = 1,
-	};
-	struct kvm_pmc *pmc = counter(33);
-	struct perf_event *event;
-
-	event = perf_event_create_kernel_counter(&attr, -1, current, NULL, NULL);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, event);
-	vcpu->arch.pmu.pebs_enable = VALID_BITS;
-	vcpu->arch.pmu.pebs_enable_mask = ~VALID_BITS;
-	pmc->perf_event = event;
-	pmc->counter = 77;
-
-	pmc->reload = 0xffffffffff00;
-	pmc_reload_counter(pmc);
-	KUNIT_EXPECT_EQ(test, pmc_read_counter(pmc), 0xffffffffff00ULL);
-	KUNIT_EXPECT_EQ(test, (u64)event->attr.sample_period, 0x100ULL);
-
-	pmc->reload = 0;
-	pmc_reload_counter(pmc);
-	KUNIT_EXPECT_EQ(test, pmc_read_counter(pmc), 0ULL);
-	KUNIT_EXPECT_EQ(test, (u64)event->attr.sample_period,
-			1ULL << COUNTER_WIDTH);
-
-	pmc->perf_event = NULL;
-	perf_event_release_kernel(event);
+	for (i = 0; i < ARRAY_SIZE(pmu->gp_counters); i++)
+		KUNIT_EXPECT_EQ(test, pmu->gp_counters[i].reload, 0ULL);
+	for (i = 0; i < ARRAY_SIZE(pmu->fixed_counters); i++)
+		KUNIT_EXPECT_EQ(test, pmu->fixed_counters[i].reload, 0ULL);
+	KUNIT_EXPECT_EQ(test, pmu->pebs_enable, 0ULL);
 }
 
 static struct kunit_case pmu_reload_cases[] = {
@@ -350,10 +222,7 @@ static struct kunit_case pmu_reload_cases[] = {
 	KUNIT_CASE(fixed_counter_by_msr),
 	KUNIT_CASE(reload_counter_by_msr),
 	KUNIT_CASE(no_counter_at_the_end),
-	KUNIT_CASE(reload_as_enabled),
-	KUNIT_CASE(reload_not_what_is_reserved),
-	KUNIT_CASE(reload_at_every_width),
-	KUNIT_CASE(reload_moves_the_overflow),
+	KUNIT_CASE(reset_clears_the_registers),
 	{}
 };
 
@@ -366,5 +235,5 @@ static struct kunit_suite pmu_reload_suite = {
 
 kunit_test_suite(pmu_reload_suite);
 
-MODULE_DESCRIPTION("KUnit tests of KVM's PMU counters by MSR and of their reload");
+MODULE_DESCRIPTION("KUnit tests of KVM's PMU counters by MSR and of their reset");
 MODULE_LICENSE("GPL v2");

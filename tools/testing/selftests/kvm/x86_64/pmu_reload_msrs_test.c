@@ -11,7 +11,8 @@
  *
  * Numbers are written out here as the SDM has them.
  *
- * With the argument "bench" it tells what the exits of some MSRs cost instead.
+ * With the argument "default" the module was loaded without parameters.  With
+ * "bench" it tells what the exits of some MSRs cost instead.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -45,10 +46,13 @@
 #define CPUID_1_ECX_PDCM	BIT(15)
 #define CPUID_PMU		0xa
 
-/* What x86_pmu_stand_in offers, the most there is. */
-#define GP			8
-#define FIXED			4
-#define WIDTH			48
+/* The most reload MSRs there are */
+#define MAX_GP			8
+#define MAX_FIXED		4
+
+/* What x86_pmu_stand_in offers; of more than eight counters eight have one. */
+static unsigned int gp = MAX_GP, fixed = MAX_FIXED, width = 48;
+static unsigned int host_gp;
 
 /* The registers and their surroundings */
 struct range {
@@ -63,7 +67,7 @@ static const struct range surroundings[] = {
 static struct kvm_vm *vm;
 
 /* What the names of the cases begin with */
-static const char *prefix = "";
+static char prefix[64];
 
 #define check(good, fmt, ...)	\
 	ksft_test_result(good, "%s" fmt, prefix, ##__VA_ARGS__)
@@ -235,41 +239,57 @@ static bool refuses(enum who who, uint32_t msr, uint64_t value)
 	return reads(USERSPACE, msr, before);
 }
 
-/* True if there is no such register. */
+static unsigned int times_listed(uint32_t msr);
+
+/*
+ * True if the vcpu has no such register.  What KVM_GET_MSR_INDEX_LIST names can
+ * be saved nevertheless: userspace reads 0 and may write that back.
+ */
 static bool absent(enum who who, uint32_t msr)
 {
+	bool listed = who == USERSPACE && times_listed(msr);
 	uint64_t value;
 
-	if (get(who, msr, &value)) {
-		ksft_print_msg("MSR 0x%x can be read by %s\n", msr, whose[who]);
+	if (get(who, msr, &value) != listed) {
+		ksft_print_msg("MSR 0x%x can%s be read by %s\n", msr,
+			       listed ? "not" : "", whose[who]);
 		return false;
 	}
-	if (set(who, msr, 0)) {
-		ksft_print_msg("MSR 0x%x can be written by %s\n", msr,
-			       whose[who]);
+	if (value) {
+		ksft_print_msg("MSR 0x%x reads 0x%lx\n", msr, value);
+		return false;
+	}
+	if (set(who, msr, 0) != listed) {
+		ksft_print_msg("MSR 0x%x: 0 is %s\n", msr,
+			       listed ? "refused" : "accepted");
+		return false;
+	}
+	if (set(who, msr, 1)) {
+		ksft_print_msg("MSR 0x%x: 1 is accepted\n", msr);
 		return false;
 	}
 	return true;
 }
 
-static bool is_reload(uint32_t msr, unsigned int gp, unsigned int fixed)
+static bool is_reload(uint32_t msr, unsigned int n_gp, unsigned int n_fixed)
 {
-	return (msr >= RELOAD_PMC0 && msr < RELOAD_PMC0 + gp) ||
-	       (msr >= RELOAD_FIXED_CTR0 && msr < RELOAD_FIXED_CTR0 + fixed);
+	return (msr >= RELOAD_PMC0 && msr < RELOAD_PMC0 + n_gp) ||
+	       (msr >= RELOAD_FIXED_CTR0 && msr < RELOAD_FIXED_CTR0 + n_fixed);
 }
 
 /* All registers that this is about, reload MSRs first */
-static uint32_t all_msrs[GP + FIXED + 1];
+static uint32_t all_msrs[MAX_GP + MAX_FIXED + 1];
+static unsigned int n_msrs;
 
 static void list_all_msrs(void)
 {
 	unsigned int i;
 
-	for (i = 0; i < GP; i++)
-		all_msrs[i] = RELOAD_PMC0 + i;
-	for (i = 0; i < FIXED; i++)
-		all_msrs[GP + i] = RELOAD_FIXED_CTR0 + i;
-	all_msrs[GP + FIXED] = PEBS_ENABLE;
+	for (i = 0; i < gp; i++)
+		all_msrs[n_msrs++] = RELOAD_PMC0 + i;
+	for (i = 0; i < fixed; i++)
+		all_msrs[n_msrs++] = RELOAD_FIXED_CTR0 + i;
+	all_msrs[n_msrs++] = PEBS_ENABLE;
 }
 
 static bool all_absent(enum who who)
@@ -277,14 +297,15 @@ static bool all_absent(enum who who)
 	bool good = true;
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(all_msrs); i++)
+	for (i = 0; i < n_msrs; i++)
 		good &= absent(who, all_msrs[i]);
 	return good;
 }
 
 /* What the guest's CPUID says of its PMU */
-static void set_pmu(unsigned int version, unsigned int gp, unsigned int width,
-		    unsigned int fixed, unsigned int fixed_width, bool pdcm)
+static void set_pmu(unsigned int version, unsigned int n_gp,
+		    unsigned int gp_width, unsigned int n_fixed,
+		    unsigned int fixed_width, bool pdcm)
 {
 	struct kvm_cpuid2 *cpuid = kvm_get_supported_cpuid();
 	unsigned int i;
@@ -297,18 +318,18 @@ static void set_pmu(unsigned int version, unsigned int gp, unsigned int width,
 			if (pdcm)
 				e->ecx |= CPUID_1_ECX_PDCM;
 		} else if (e->function == CPUID_PMU) {
-			e->eax = version | gp << 8 | width << 16 | 7U << 24;
+			e->eax = version | n_gp << 8 | gp_width << 16 | 7U << 24;
 			e->ebx = 0;
 			e->ecx = 0;
-			e->edx = fixed | fixed_width << 5;
+			e->edx = n_fixed | fixed_width << 5;
 		}
 	}
 	vcpu_set_cpuid(vm, VCPU_ID, cpuid);
 }
 
-static void set_counters(unsigned int gp, unsigned int fixed)
+static void set_counters(unsigned int n_gp, unsigned int n_fixed)
 {
-	set_pmu(2, gp, WIDTH, fixed, WIDTH, true);
+	set_pmu(2, n_gp, width, n_fixed, width, true);
 }
 
 static bool set_capabilities(uint64_t value)
@@ -321,7 +342,7 @@ static void new_vm(void)
 	vm_vaddr_t vmx = 0;
 
 	vm = vm_create_default(VCPU_ID, 0, guest_code);
-	set_counters(GP, FIXED);
+	set_counters(gp, fixed);
 	vm_init_descriptor_tables(vm);
 	vcpu_init_descriptor_tables(vm, VCPU_ID);
 	vm_handle_exception(vm, 13, on_general_protection);
@@ -359,11 +380,10 @@ static uint64_t feature_msr(uint32_t msr)
 	return m.entry.data;
 }
 
-/* How often a register is in the list that userspace saves by */
-static unsigned int times_listed(uint32_t msr)
+/* The list that userspace saves by */
+static const struct kvm_msr_list *index_list(void)
 {
 	static struct kvm_msr_list *list;
-	unsigned int i, n = 0;
 
 	if (!list) {
 		struct kvm_msr_list size = { .nmsrs = 0 };
@@ -376,12 +396,32 @@ static unsigned int times_listed(uint32_t msr)
 			ksft_exit_fail_msg("KVM_GET_MSR_INDEX_LIST: %m\n");
 		close(fd);
 	}
+	return list;
+}
+
+/* How often a register is in it */
+static unsigned int times_listed(uint32_t msr)
+{
+	const struct kvm_msr_list *list = index_list();
+	unsigned int i, n = 0;
+
 	for (i = 0; i < list->nmsrs; i++)
 		n += list->indices[i] == msr;
 	return n;
 }
 
-static bool listed_are(unsigned int gp, unsigned int fixed, bool pebs_enable)
+/* Where a register is in the list, or where the list ends */
+static unsigned int place_in_list(uint32_t msr)
+{
+	const struct kvm_msr_list *list = index_list();
+	unsigned int i;
+
+	for (i = 0; i < list->nmsrs && list->indices[i] != msr; i++)
+		;
+	return i;
+}
+
+static bool listed_are(unsigned int n_gp, unsigned int n_fixed, bool pebs_enable)
 {
 	bool good = times_listed(PEBS_ENABLE) == pebs_enable;
 	unsigned int i;
@@ -393,7 +433,7 @@ static bool listed_are(unsigned int gp, unsigned int fixed, bool pebs_enable)
 	for (i = 0; i < ARRAY_SIZE(surroundings); i++)
 		for (msr = surroundings[i].first; msr <= surroundings[i].last;
 		     msr++) {
-			if (times_listed(msr) == is_reload(msr, gp, fixed))
+			if (times_listed(msr) == is_reload(msr, n_gp, n_fixed))
 				continue;
 			ksft_print_msg("MSR 0x%x is listed %u times\n", msr,
 				       times_listed(msr));
@@ -405,7 +445,31 @@ static bool listed_are(unsigned int gp, unsigned int fixed, bool pebs_enable)
 /*
  * Where KVM does not support it
  */
-#define REFUSED_CASES		6
+
+/*
+ * How far KVM_SET_MSRS gets with what a host that has the parameter lists, in
+ * the order of that list.
+ */
+static int restored(uint64_t capabilities)
+{
+	static struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entries[2 + MAX_GP + MAX_FIXED];
+	} saved;
+	unsigned int i, n = 0;
+
+	saved.entries[n].index = PERF_CAPABILITIES;
+	saved.entries[n++].data = capabilities;
+	saved.entries[n++].index = PEBS_ENABLE;
+	for (i = 0; i < MAX_FIXED; i++)
+		saved.entries[n++].index = RELOAD_FIXED_CTR0 + i;
+	for (i = 0; i < MAX_GP; i++)
+		saved.entries[n++].index = RELOAD_PMC0 + i;
+	saved.head.nmsrs = n;
+	return _vcpu_ioctl(vm, VCPU_ID, KVM_SET_MSRS, &saved);
+}
+
+#define REFUSED_CASES		8
 
 static void test_refused(void)
 {
@@ -422,17 +486,21 @@ static void test_refused(void)
 	check(!set_capabilities(CAP_PEBS_OUTPUT_PT) &&
 	      !set_capabilities(CAP_PEBS_OUTPUT_PT | CAP_FULL_WIDTH),
 	      "off: the capability is refused\n");
-	get(USERSPACE, PERF_CAPABILITIES, &value);
-	check(!(value & CAP_PEBS_OUTPUT_PT),
+	check(get(USERSPACE, PERF_CAPABILITIES, &value) &&
+	      !(value & CAP_PEBS_OUTPUT_PT),
 	      "off: the vcpu does not have the capability\n");
 	check(all_absent(USERSPACE),
 	      "off: all registers refused to userspace\n");
 	check(all_absent(GUEST),
 	      "off: all registers refused to the guest\n");
+	check(restored(value | CAP_PEBS_OUTPUT_PT) == 0,
+	      "off: a list saved with the capability stops at IA32_PERF_CAPABILITIES\n");
+	check(restored(value) == 1,
+	      "off: a list saved with the parameter stops at IA32_PEBS_ENABLE\n");
 	kvm_vm_free(vm);
 }
 
-#define LIST_CASES		7
+#define LIST_CASES		8
 
 static void test_lists(void)
 {
@@ -441,12 +509,17 @@ static void test_lists(void)
 	check(feature_msr(PERF_CAPABILITIES) ==
 	      (CAP_FULL_WIDTH | CAP_PEBS_OUTPUT_PT),
 	      "feature MSR: has the capability\n");
-	check(listed_are(GP, FIXED, true),
+	check(listed_are(gp, fixed, true),
 	      "index list: the registers and nothing near them\n");
 
+	check(place_in_list(PERF_CAPABILITIES) < place_in_list(PEBS_ENABLE) &&
+	      place_in_list(PEBS_ENABLE) < place_in_list(RELOAD_FIXED_CTR0) &&
+	      place_in_list(PEBS_ENABLE) < place_in_list(RELOAD_PMC0),
+	      "index list: the capability first, then IA32_PEBS_ENABLE\n");
+
 	new_vm();
-	get(USERSPACE, PERF_CAPABILITIES, &value);
-	if (value != CAP_FULL_WIDTH)
+	if (!get(USERSPACE, PERF_CAPABILITIES, &value) ||
+	    value != CAP_FULL_WIDTH)
 		ksft_print_msg("IA32_PERF_CAPABILITIES is 0x%lx\n", value);
 	check(value == CAP_FULL_WIDTH,
 	      "new vcpu: does not have the capability\n");
@@ -472,7 +545,13 @@ static const struct counters {
 	{ 8, 0 }, { 8, 4 },
 };
 
-static bool ranges_are_right(enum who who, unsigned int gp, unsigned int fixed)
+static unsigned int at_most(unsigned int n, unsigned int most)
+{
+	return n < most ? n : most;
+}
+
+static bool ranges_are_right(enum who who, unsigned int n_gp,
+			     unsigned int n_fixed)
 {
 	bool good = true;
 	unsigned int i;
@@ -481,7 +560,7 @@ static bool ranges_are_right(enum who who, unsigned int gp, unsigned int fixed)
 	for (i = 0; i < ARRAY_SIZE(surroundings); i++)
 		for (msr = surroundings[i].first; msr <= surroundings[i].last;
 		     msr++) {
-			if (is_reload(msr, gp, fixed))
+			if (is_reload(msr, n_gp, n_fixed))
 				good &= keeps(who, msr, msr) &&
 					keeps(who, msr, 0);
 			else
@@ -498,32 +577,33 @@ static void test_ranges(void)
 
 	new_pebs_vm();
 	for (i = 0; i < ARRAY_SIZE(counters); i++) {
-		unsigned int gp = counters[i].gp, fixed = counters[i].fixed;
+		unsigned int n_gp = at_most(counters[i].gp, gp);
+		unsigned int n_fixed = at_most(counters[i].fixed, fixed);
 
-		set_counters(gp, fixed);
-		check(ranges_are_right(USERSPACE, gp, fixed),
+		set_counters(counters[i].gp, counters[i].fixed);
+		check(ranges_are_right(USERSPACE, n_gp, n_fixed),
 		      "%u and %u counters: their reload MSRs and no other, userspace\n",
-		      gp, fixed);
-		check(ranges_are_right(GUEST, gp, fixed),
+		      counters[i].gp, counters[i].fixed);
+		check(ranges_are_right(GUEST, n_gp, n_fixed),
 		      "%u and %u counters: their reload MSRs and no other, guest\n",
-		      gp, fixed);
+		      counters[i].gp, counters[i].fixed);
 	}
 	/* More than the processor has are not there for the guest either. */
 	set_counters(18, 7);
-	check(ranges_are_right(USERSPACE, GP, FIXED),
+	check(ranges_are_right(USERSPACE, gp, fixed),
 	      "18 and 7 counters: those of the processor\n");
-	set_pmu(1, 4, WIDTH, 3, WIDTH, true);
-	check(ranges_are_right(USERSPACE, 4, 0),
+	set_pmu(1, 3, width, 3, width, true);
+	check(ranges_are_right(USERSPACE, 3, 0),
 	      "PMU of version 1: no fixed counter\n");
-	set_pmu(0, GP, WIDTH, FIXED, WIDTH, true);
+	set_pmu(0, gp, width, fixed, width, true);
 	check(all_absent(USERSPACE) && all_absent(GUEST),
 	      "no PMU: all registers refused\n");
 	kvm_vm_free(vm);
 }
 
-static bool is_this_wide(enum who who, uint32_t msr, unsigned int width)
+static bool is_this_wide(enum who who, uint32_t msr, unsigned int bits)
 {
-	uint64_t top = 1ULL << width;
+	uint64_t top = 1ULL << bits;
 
 	/* The ways of both meet where the value is checked. */
 	if (who != USERSPACE)
@@ -536,32 +616,32 @@ static bool is_this_wide(enum who who, uint32_t msr, unsigned int width)
 	       keeps(who, msr, top >> 1) && keeps(who, msr, 0);
 }
 
-#define WIDTH_CASES		(WIDTH + 1)
+#define WIDTH_CASES		(width + 1)
 
 static void test_widths(void)
 {
-	unsigned int width, fixed;
+	unsigned int bits, others;
 	bool good;
 
 	new_pebs_vm();
-	for (width = 1; width <= WIDTH; width++) {
+	for (bits = 1; bits <= width; bits++) {
 		/* Another one, so that they cannot be mistaken. */
-		fixed = WIDTH + 1 - width;
-		set_pmu(2, GP, width, FIXED, fixed, true);
-		good = is_this_wide(USERSPACE, RELOAD_PMC0, width) &&
-		       is_this_wide(GUEST, RELOAD_PMC0, width) &&
-		       is_this_wide(USERSPACE, RELOAD_PMC0 + GP - 1, width) &&
-		       is_this_wide(GUEST, RELOAD_PMC0 + GP - 1, width) &&
-		       is_this_wide(USERSPACE, RELOAD_FIXED_CTR0, fixed) &&
-		       is_this_wide(GUEST, RELOAD_FIXED_CTR0, fixed) &&
-		       is_this_wide(USERSPACE, RELOAD_FIXED_CTR0 + FIXED - 1, fixed) &&
-		       is_this_wide(GUEST, RELOAD_FIXED_CTR0 + FIXED - 1, fixed);
+		others = width + 1 - bits;
+		set_pmu(2, gp, bits, fixed, others, true);
+		good = is_this_wide(USERSPACE, RELOAD_PMC0, bits) &&
+		       is_this_wide(GUEST, RELOAD_PMC0, bits) &&
+		       is_this_wide(USERSPACE, RELOAD_PMC0 + gp - 1, bits) &&
+		       is_this_wide(GUEST, RELOAD_PMC0 + gp - 1, bits) &&
+		       is_this_wide(USERSPACE, RELOAD_FIXED_CTR0, others) &&
+		       is_this_wide(GUEST, RELOAD_FIXED_CTR0, others) &&
+		       is_this_wide(USERSPACE, RELOAD_FIXED_CTR0 + fixed - 1, others) &&
+		       is_this_wide(GUEST, RELOAD_FIXED_CTR0 + fixed - 1, others);
 		check(good, "width %u and %u of fixed counters\n",
-		      width, fixed);
+		      bits, others);
 	}
-	set_pmu(2, GP, 63, FIXED, 63, true);
-	check(is_this_wide(USERSPACE, RELOAD_PMC0, WIDTH) &&
-	      is_this_wide(USERSPACE, RELOAD_FIXED_CTR0, WIDTH),
+	set_pmu(2, gp, 63, fixed, 63, true);
+	check(is_this_wide(USERSPACE, RELOAD_PMC0, width) &&
+	      is_this_wide(USERSPACE, RELOAD_FIXED_CTR0, width),
 	      "width 63: that of the processor\n");
 	kvm_vm_free(vm);
 }
@@ -570,8 +650,10 @@ static void test_widths(void)
 static uint64_t value_of(unsigned int i)
 {
 	if (all_msrs[i] == PEBS_ENABLE)
-		return PEBS_PMI | PEBS_OUTPUT_PT | 5ULL << 32 | 0xa5;
-	return 0x800000001000ULL + i * 0x10101;
+		return PEBS_PMI | PEBS_OUTPUT_PT |
+		       (5ULL << 32 & ((1ULL << (32 + fixed)) - 1)) |
+		       (0xa5 & ((1ULL << gp) - 1));
+	return (1ULL << (width - 1)) + 0x1000 + i * 0x10101;
 }
 
 static bool set_all(enum who who)
@@ -579,7 +661,7 @@ static bool set_all(enum who who)
 	bool good = true;
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(all_msrs); i++)
+	for (i = 0; i < n_msrs; i++)
 		good &= set(who, all_msrs[i], value_of(i));
 	if (!good)
 		ksft_print_msg("values were refused to %s\n", whose[who]);
@@ -591,7 +673,7 @@ static bool all_kept(enum who who)
 	bool good = true;
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(all_msrs); i++)
+	for (i = 0; i < n_msrs; i++)
 		good &= reads(who, all_msrs[i], value_of(i));
 	return good;
 }
@@ -601,7 +683,7 @@ static bool all_zero(enum who who)
 	bool good = true;
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(all_msrs); i++)
+	for (i = 0; i < n_msrs; i++)
 		good &= reads(who, all_msrs[i], 0);
 	return good;
 }
@@ -612,11 +694,11 @@ static bool counters_untouched(void)
 	bool good = true;
 	unsigned int i;
 
-	for (i = 0; i < GP; i++)
+	for (i = 0; i < gp; i++)
 		good &= reads(USERSPACE, PMC0 + i, 0) &&
 			reads(USERSPACE, FULL_WIDTH_PMC0 + i, 0) &&
 			reads(USERSPACE, EVENTSEL0 + i, 0);
-	for (i = 0; i < FIXED; i++)
+	for (i = 0; i < fixed; i++)
 		good &= reads(USERSPACE, FIXED_CTR0 + i, 0);
 	return good;
 }
@@ -633,7 +715,7 @@ static void test_values(void)
 	      "new vcpu: all registers are 0\n");
 	check(set_all(USERSPACE) && all_kept(GUEST),
 	      "each register has its own value: written by userspace\n");
-	for (i = 0; i < ARRAY_SIZE(all_msrs); i++)
+	for (i = 0; i < n_msrs; i++)
 		set(USERSPACE, all_msrs[i], 0);
 	check(set_all(GUEST) && all_kept(USERSPACE),
 	      "each register has its own value: written by the guest\n");
@@ -641,23 +723,24 @@ static void test_values(void)
 	      "the counters themselves are untouched\n");
 
 	good = true;
-	for (i = 0; i < GP; i++)
+	for (i = 0; i < gp; i++)
 		good &= set(USERSPACE, FULL_WIDTH_PMC0 + i, 0x77) &&
 			set(USERSPACE, EVENTSEL0 + i, 0x3c);
-	for (i = 0; i < FIXED; i++)
+	for (i = 0; i < fixed; i++)
 		good &= set(USERSPACE, FIXED_CTR0 + i, 0x77);
 	check(good && all_kept(USERSPACE),
 	      "a write to a counter leaves its reload MSR alone\n");
 	kvm_vm_free(vm);
 }
 
-static bool bits_are_right(enum who who, unsigned int gp, unsigned int fixed)
+static bool bits_are_right(enum who who, unsigned int n_gp,
+			   unsigned int n_fixed)
 {
 	bool good = true, valid;
 	unsigned int bit;
 
 	for (bit = 0; bit < 64; bit++) {
-		valid = bit < gp || (bit >= 32 && bit < 32 + fixed) ||
+		valid = bit < n_gp || (bit >= 32 && bit < 32 + n_fixed) ||
 			bit == 60 || bit == 61;
 		if (valid)
 			good &= keeps(who, PEBS_ENABLE, 1ULL << bit) &&
@@ -677,18 +760,20 @@ static void test_pebs_enable(void)
 
 	new_pebs_vm();
 	for (i = 0; i < ARRAY_SIZE(counters); i++) {
-		unsigned int gp = counters[i].gp, fixed = counters[i].fixed;
+		unsigned int n_gp = at_most(counters[i].gp, gp);
+		unsigned int n_fixed = at_most(counters[i].fixed, fixed);
 
-		set_counters(gp, fixed);
-		check(bits_are_right(USERSPACE, gp, fixed),
+		set_counters(counters[i].gp, counters[i].fixed);
+		check(bits_are_right(USERSPACE, n_gp, n_fixed),
 		      "IA32_PEBS_ENABLE: bits for %u and %u counters, userspace\n",
-		      gp, fixed);
-		check(bits_are_right(GUEST, gp, fixed),
+		      counters[i].gp, counters[i].fixed);
+		check(bits_are_right(GUEST, n_gp, n_fixed),
 		      "IA32_PEBS_ENABLE: bits for %u and %u counters, guest\n",
-		      gp, fixed);
+		      counters[i].gp, counters[i].fixed);
 	}
-	set_counters(GP, FIXED);
-	all = 0xffULL | 0xfULL << 32 | PEBS_PMI | PEBS_OUTPUT_PT;
+	set_counters(gp, fixed);
+	all = ((1ULL << gp) - 1) | ((1ULL << fixed) - 1) << 32 | PEBS_PMI |
+	      PEBS_OUTPUT_PT;
 	check(keeps(USERSPACE, PEBS_ENABLE, all) &&
 	      keeps(GUEST, PEBS_ENABLE, all),
 	      "IA32_PEBS_ENABLE: all bits at once\n");
@@ -720,10 +805,10 @@ static void test_capability(void)
 	check(set_capabilities(CAP_PEBS_OUTPUT_PT) &&
 	      all_kept(USERSPACE) && all_kept(GUEST),
 	      "capability given back: the values are there\n");
-	set_pmu(2, GP, WIDTH, FIXED, WIDTH, false);
+	set_pmu(2, gp, width, fixed, width, false);
 	check(all_absent(USERSPACE) && all_absent(GUEST),
 	      "CPUID without PDCM: all registers refused\n");
-	set_counters(GP, FIXED);
+	set_counters(gp, fixed);
 	check(all_kept(USERSPACE) && all_kept(GUEST),
 	      "CPUID with PDCM again: the values are there\n");
 	kvm_vm_free(vm);
@@ -735,55 +820,81 @@ static void test_cpuid(void)
 {
 	new_pebs_vm();
 	set_all(USERSPACE);
-	set_counters(GP, FIXED);
+	set_counters(gp, fixed);
 	check(all_kept(USERSPACE) && all_kept(GUEST),
 	      "KVM_SET_CPUID2 with the same CPUID: all kept\n");
 	set_pmu(2, 2, 16, 1, 20, true);
 	check(reads(GUEST, RELOAD_PMC0 + 1, value_of(1) & 0xffff) &&
 	      reads(GUEST, RELOAD_FIXED_CTR0,
-		    value_of(GP) & 0xfffff) &&
+		    value_of(gp) & 0xfffff) &&
 	      reads(GUEST, PEBS_ENABLE,
-		    value_of(GP + FIXED) &
+		    value_of(gp + fixed) &
 		    (PEBS_PMI | PEBS_OUTPUT_PT | 1ULL << 32 | 3)),
 	      "KVM_SET_CPUID2 with fewer and narrower counters: cut to these\n");
 	check(keeps(USERSPACE, PEBS_ENABLE, PEBS_OUTPUT_PT | 3) &&
 	      set(USERSPACE, PEBS_ENABLE, 0),
 	      "KVM_SET_CPUID2 with fewer counters: what is read can be written\n");
-	set_counters(GP, FIXED);
-	set(USERSPACE, PEBS_ENABLE, value_of(GP + FIXED));
+	set_counters(gp, fixed);
+	set(USERSPACE, PEBS_ENABLE, value_of(gp + fixed));
 	check(all_kept(USERSPACE) && all_kept(GUEST),
 	      "KVM_SET_CPUID2 with all counters again: all kept\n");
 	kvm_vm_free(vm);
 }
 
-#define SAVE_CASES		3
+#define SAVE_CASES		5
+
+static bool all_can_be_read(void)
+{
+	const struct kvm_msr_list *list = index_list();
+	bool good = true;
+	uint64_t value;
+	unsigned int i;
+
+	for (i = 0; i < list->nmsrs; i++) {
+		if (get(USERSPACE, list->indices[i], &value))
+			continue;
+		ksft_print_msg("MSR 0x%x is listed and cannot be read\n",
+			       list->indices[i]);
+		good = false;
+	}
+	return good;
+}
 
 /* As a migration does it: what the list names goes from one VM to another. */
 static void test_save(void)
 {
 	static struct {
 		struct kvm_msrs head;
-		struct kvm_msr_entry entries[GP + FIXED + 1];
+		struct kvm_msr_entry entries[MAX_GP + MAX_FIXED + 1];
 	} saved;
 	unsigned int i;
 	int ret;
 
 	new_pebs_vm();
 	set_all(GUEST);
-	for (i = 0; i < ARRAY_SIZE(all_msrs); i++)
+	for (i = 0; i < n_msrs; i++)
 		if (times_listed(all_msrs[i]))
 			saved.entries[saved.head.nmsrs++].index = all_msrs[i];
 	ret = _vcpu_ioctl(vm, VCPU_ID, KVM_GET_MSRS, &saved);
-	check(ret == (int)ARRAY_SIZE(all_msrs),
+	check(ret == (int)n_msrs,
 	      "saved: all registers in one call\n");
 	kvm_vm_free(vm);
 
 	new_pebs_vm();
 	ret = _vcpu_ioctl(vm, VCPU_ID, KVM_SET_MSRS, &saved);
-	check(ret == (int)ARRAY_SIZE(all_msrs),
+	check(ret == (int)n_msrs,
 	      "restored in another VM: all registers in one call\n");
 	check(all_kept(USERSPACE) && all_kept(GUEST),
 	      "restored in another VM: the guest has its values\n");
+	kvm_vm_free(vm);
+
+	/* Whatever the vcpu has, its VMM saves all that is listed. */
+	new_vm();
+	check(all_can_be_read(),
+	      "without the capability: all that is listed can be saved\n");
+	set_pmu(0, 0, 0, 0, 0, false);
+	check(all_can_be_read(),
+	      "without a PMU: all that is listed can be saved\n");
 	kvm_vm_free(vm);
 }
 
@@ -819,19 +930,19 @@ static void test_init(void)
 
 static void test_nested(void)
 {
-	uint32_t last = RELOAD_PMC0 + GP - 1;
+	uint32_t last = RELOAD_PMC0 + gp - 1;
 
 	new_pebs_vm();
 	check(set_all(NESTED_GUEST) && all_kept(NESTED_GUEST) &&
 	      all_kept(GUEST) && all_kept(USERSPACE),
 	      "nested guest: its registers are the guest's\n");
-	check(refuses(NESTED_GUEST, last, 1ULL << WIDTH) &&
+	check(refuses(NESTED_GUEST, last, 1ULL << width) &&
 	      refuses(NESTED_GUEST, PEBS_ENABLE, 1ULL << 62),
 	      "nested guest: wrong values refused\n");
 	check(absent(NESTED_GUEST, RELOAD_PMC0 - 1) &&
 	      absent(NESTED_GUEST, last + 1) &&
 	      absent(NESTED_GUEST, RELOAD_FIXED_CTR0 - 1) &&
-	      absent(NESTED_GUEST, RELOAD_FIXED_CTR0 + FIXED),
+	      absent(NESTED_GUEST, RELOAD_FIXED_CTR0 + fixed),
 	      "nested guest: those around refused\n");
 	set_capabilities(0);
 	check(all_absent(NESTED_GUEST),
@@ -883,7 +994,7 @@ static void bench(void)
 
 	ksft_set_plan(1);
 	vm = vm_create_default(VCPU_ID, 0, bench_code);
-	set_counters(GP, FIXED);
+	set_counters(gp, fixed);
 	vm_init_descriptor_tables(vm);
 	vcpu_init_descriptor_tables(vm, VCPU_ID);
 	vm_handle_exception(vm, 13, on_general_protection);
@@ -915,20 +1026,45 @@ static bool parameter_is_set(const char *name)
 	return value == 'Y' || value == '1';
 }
 
+/* A number that x86_pmu_stand_in was loaded with, or what it was before */
+static void stand_in_has(const char *name, unsigned int *value)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/module/x86_pmu_stand_in/parameters/%s",
+		 name);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	if (fscanf(f, "%u", value) != 1)
+		ksft_exit_fail_msg("%s holds no number\n", path);
+	fclose(f);
+}
+
 int main(int argc, char **argv)
 {
 	bool nested = parameter_is_set("nested");
+	bool is_default = argc > 1 && !strcmp(argv[1], "default");
 	unsigned int plan;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ksft_print_header();
+	stand_in_has("gp", &gp);
+	stand_in_has("fixed", &fixed);
+	stand_in_has("width", &width);
+	host_gp = gp;
+	gp = at_most(gp, MAX_GP);
 	list_all_msrs();
 	if (argc > 1 && !strcmp(argv[1], "bench"))
 		bench();
 
-	if (!parameter_is_set("pebs_output_pt")) {
-		plan = REFUSED_CASES;
+	if (is_default || !parameter_is_set("pebs_output_pt")) {
+		plan = REFUSED_CASES + is_default;
 		ksft_set_plan(plan);
+		if (is_default)
+			check(!parameter_is_set("pebs_output_pt"),
+			      "default: the parameter is off\n");
 		test_refused();
 		goto out;
 	}
@@ -941,7 +1077,11 @@ int main(int argc, char **argv)
 		plan += NO_NESTED_CASES;
 	ksft_set_plan(plan);
 	if (!nested)
-		prefix = "nested off, ";
+		strcpy(prefix, "nested off, ");
+	if (host_gp != MAX_GP || fixed != MAX_FIXED)
+		snprintf(prefix + strlen(prefix),
+			 sizeof(prefix) - strlen(prefix),
+			 "%u and %u in the host, ", host_gp, fixed);
 	test_lists();
 	test_values();
 	test_capability();
@@ -958,9 +1098,10 @@ int main(int argc, char **argv)
 	}
 
 	new_pebs_vm();
-	if (keeps(GUEST, RELOAD_PMC0, (1ULL << WIDTH) - 1))
+	if (keeps(GUEST, RELOAD_PMC0, (1ULL << width) - 1) &&
+	    host_gp == MAX_GP && fixed == MAX_FIXED)
 		ksft_print_msg("answer pmu-reload-msrs: %u reload MSRs, 0x%x keeps 0x%llx\n",
-			       GP + FIXED, RELOAD_PMC0, (1ULL << WIDTH) - 1);
+			       gp + fixed, RELOAD_PMC0, (1ULL << width) - 1);
 	kvm_vm_free(vm);
 out:
 	if (ksft_test_num() != plan)
