@@ -9,14 +9,37 @@
  */
 #include <kunit/test.h>
 #include <linux/bitops.h>
+#include <linux/hrtimer.h>
 #include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/stddef.h>
 #include <linux/string.h>
 #include <linux/types.h>
 
-#include <asm/sev-es.h>
+/*
+ * Sanitizers instrument these functions, wherever they are inlined: count how
+ * often an accessor uses one.
+ */
+static unsigned int instrumented;
+
+#ifdef __SVM_H
+#error "asm/svm.h is included before its bit functions are counted"
+#endif
+#define test_bit(nr, addr)	(instrumented++, (test_bit)(nr, addr))
+#define __set_bit(nr, addr)	(instrumented++, (__set_bit)(nr, addr))
 #include <asm/svm.h>
+#undef test_bit
+#undef __set_bit
+
+#include <asm/sev-es.h>
+
+/* As a driver does that has its own for kernels without the header's */
+#ifndef GHCB_MSR_PSC_REQ
+enum psc_op {
+	SNP_PAGE_STATE_PRIVATE = 1,
+	SNP_PAGE_STATE_SHARED = 2,
+};
+#endif
 
 #define PAGE_BYTES	4096
 #define BITMAP_OFFSET	0x3f0
@@ -32,6 +55,10 @@
  * @set: accessor
  * @get: accessor
  * @get_if_valid: accessor
+ * @wait: reads by @get until it is not 0, or very often
+ * @wait_if_valid: the same by @get_if_valid
+ * @wait_valid: asks @is_valid until it is true, or very often
+ * @inlined: how many of the accessors are inlined by all means
  */
 struct field {
 	const char *name;
@@ -42,6 +69,10 @@ struct field {
 	void (*set)(struct ghcb *ghcb, u64 value);
 	u64 (*get)(const struct ghcb *ghcb);
 	u64 (*get_if_valid)(const struct ghcb *ghcb);
+	u64 (*wait)(const struct ghcb *ghcb);
+	u64 (*wait_if_valid)(const struct ghcb *ghcb);
+	bool (*wait_valid)(const struct ghcb *ghcb);
+	unsigned int inlined;
 };
 
 /* What a page may hold before an accessor touches it */
@@ -93,15 +124,16 @@ static u8 *new_page(struct kunit *test)
 	return page;
 }
 
-static bool same_page(struct kunit *test, const u8 *expected, const u8 *seen)
+static bool same_page(struct kunit *test, const char *what, const u8 *expected,
+		      const u8 *seen)
 {
 	unsigned int i;
 
 	for (i = 0; i < PAGE_BYTES; i++) {
 		if (expected[i] == seen[i])
 			continue;
-		KUNIT_FAIL(test, "page byte %#x: expected %#x, seen %#x\n", i,
-			   expected[i], seen[i]);
+		KUNIT_FAIL(test, "%s: page byte %#x: expected %#x, seen %#x\n",
+			   what, i, expected[i], seen[i]);
 		return false;
 	}
 	return true;
@@ -117,11 +149,123 @@ static bool same_value(struct kunit *test, const char *what, u64 expected,
 	return false;
 }
 
+/*
+ * The accessors of a field. The loops are compiled with the accessor in them: a
+ * getter that the compiler may read ahead of a loop never sees a change.
+ */
+#define TRIES	(1UL << 26)
+
+#define FIELD_ACCESSORS(_name)							\
+	static noinline u64 wait_##_name(const struct ghcb *ghcb)		\
+	{									\
+		unsigned long n = TRIES;					\
+		u64 value;							\
+										\
+		do {								\
+			value = ghcb_get_##_name(ghcb);				\
+		} while (!value && --n);					\
+		return value;							\
+	}									\
+										\
+	static noinline u64 wait_##_name##_if_valid(const struct ghcb *ghcb)	\
+	{									\
+		unsigned long n = TRIES;					\
+		u64 value;							\
+										\
+		do {								\
+			value = ghcb_get_##_name##_if_valid(ghcb);		\
+		} while (!value && --n);					\
+		return value;							\
+	}									\
+										\
+	static noinline bool wait_##_name##_valid(const struct ghcb *ghcb)	\
+	{									\
+		unsigned long n = TRIES;					\
+		bool valid;							\
+										\
+		do {								\
+			valid = ghcb_##_name##_is_valid(ghcb);			\
+		} while (!valid && --n);					\
+		return valid;							\
+	}
+
+FIELD_ACCESSORS(cpl)
+FIELD_ACCESSORS(xss)
+FIELD_ACCESSORS(rip)
+FIELD_ACCESSORS(rsp)
+FIELD_ACCESSORS(rax)
+FIELD_ACCESSORS(rcx)
+FIELD_ACCESSORS(rdx)
+FIELD_ACCESSORS(rbx)
+FIELD_ACCESSORS(rbp)
+FIELD_ACCESSORS(rsi)
+FIELD_ACCESSORS(rdi)
+FIELD_ACCESSORS(r8)
+FIELD_ACCESSORS(r9)
+FIELD_ACCESSORS(r10)
+FIELD_ACCESSORS(r11)
+FIELD_ACCESSORS(r12)
+FIELD_ACCESSORS(r13)
+FIELD_ACCESSORS(r14)
+FIELD_ACCESSORS(r15)
+FIELD_ACCESSORS(sw_exit_code)
+FIELD_ACCESSORS(sw_exit_info_1)
+FIELD_ACCESSORS(sw_exit_info_2)
+FIELD_ACCESSORS(sw_scratch)
+FIELD_ACCESSORS(xcr0)
+
+#define FIELD(_name, _offset, _size, _bit)					\
+	{									\
+		.name = #_name,							\
+		.offset = (_offset),						\
+		.size = (_size),						\
+		.bit = (_bit),							\
+		.is_valid = ghcb_##_name##_is_valid,				\
+		.set = ghcb_set_##_name,					\
+		.get = ghcb_get_##_name,					\
+		.get_if_valid = ghcb_get_##_name##_if_valid,			\
+		.wait = wait_##_name,						\
+		.wait_if_valid = wait_##_name##_if_valid,			\
+		.wait_valid = wait_##_name##_valid,				\
+		.inlined = is_inlined(ghcb_##_name##_is_valid) +		\
+			   is_inlined(ghcb_set_##_name) +			\
+			   is_inlined(ghcb_get_##_name) +			\
+			   is_inlined(ghcb_get_##_name##_if_valid),		\
+	}
+
+#define is_inlined(f)	__builtin_has_attribute(f, always_inline)
+
+static const struct field fields[] = {
+	FIELD(cpl, 0x0cb, 1, 25),
+	FIELD(xss, 0x140, 8, 40),
+	FIELD(rip, 0x178, 8, 47),
+	FIELD(rsp, 0x1d8, 8, 59),
+	FIELD(rax, 0x1f8, 8, 63),
+	FIELD(rcx, 0x308, 8, 97),
+	FIELD(rdx, 0x310, 8, 98),
+	FIELD(rbx, 0x318, 8, 99),
+	FIELD(rbp, 0x328, 8, 101),
+	FIELD(rsi, 0x330, 8, 102),
+	FIELD(rdi, 0x338, 8, 103),
+	FIELD(r8, 0x340, 8, 104),
+	FIELD(r9, 0x348, 8, 105),
+	FIELD(r10, 0x350, 8, 106),
+	FIELD(r11, 0x358, 8, 107),
+	FIELD(r12, 0x360, 8, 108),
+	FIELD(r13, 0x368, 8, 109),
+	FIELD(r14, 0x370, 8, 110),
+	FIELD(r15, 0x378, 8, 111),
+	FIELD(sw_exit_code, 0x390, 8, 114),
+	FIELD(sw_exit_info_1, 0x398, 8, 115),
+	FIELD(sw_exit_info_2, 0x3a0, 8, 116),
+	FIELD(sw_scratch, 0x3a8, 8, 117),
+	FIELD(xcr0, 0x3e8, 8, 125),
+};
+
 /* A setter stores its value and its bit, and changes no other bit of 4096 bytes */
-static void check_set(struct kunit *test, const struct field *f)
+static bool check_set(struct kunit *test, const struct field *f, u8 *page,
+		      u8 *expected)
 {
-	u8 *expected = new_page(test);
-	u8 *page = new_page(test);
 	unsigned int i, j;
 
 	for (i = 0; i < ARRAY_SIZE(backgrounds); i++) {
@@ -133,24 +277,24 @@ static void check_set(struct kunit *test, const struct field *f)
 			raw_mark(expected, f->bit, true);
 
 			f->set((struct ghcb *)page, values[j]);
-			if (!same_page(test, expected, page))
-				return;
-			if (!same_value(test, "read back", cut(f, values[j]),
+			if (!same_page(test, f->name, expected, page))
+				return false;
+			if (!same_value(test, f->name, cut(f, values[j]),
 					f->get((struct ghcb *)page)))
-				return;
+				return false;
 			/* Setting it again changes nothing */
 			f->set((struct ghcb *)page, values[j]);
-			if (!same_page(test, expected, page))
-				return;
+			if (!same_page(test, f->name, expected, page))
+				return false;
 		}
 	}
+	return true;
 }
 
 /* A getter gives the field whatever the bitmap says, and changes nothing */
-static void check_get(struct kunit *test, const struct field *f)
+static bool check_get(struct kunit *test, const struct field *f, u8 *page,
+		      u8 *expected)
 {
-	u8 *expected = new_page(test);
-	u8 *page = new_page(test);
 	unsigned int i, j, valid;
 
 	for (i = 0; i < ARRAY_SIZE(backgrounds); i++) {
@@ -164,19 +308,19 @@ static void check_get(struct kunit *test, const struct field *f)
 				if (!same_value(test, f->name,
 						cut(f, values[j]),
 						f->get((struct ghcb *)page)))
-					return;
-				if (!same_page(test, expected, page))
-					return;
+					return false;
+				if (!same_page(test, f->name, expected, page))
+					return false;
 			}
 		}
 	}
+	return true;
 }
 
 /* The same, and 0 for a field that is not valid even if all others are */
-static void check_get_if_valid(struct kunit *test, const struct field *f)
+static bool check_get_if_valid(struct kunit *test, const struct field *f,
+			       u8 *page, u8 *expected)
 {
-	u8 *expected = new_page(test);
-	u8 *page = new_page(test);
 	unsigned int i, j, valid;
 
 	for (i = 0; i < ARRAY_SIZE(backgrounds); i++) {
@@ -189,21 +333,22 @@ static void check_get_if_valid(struct kunit *test, const struct field *f)
 				raw_mark(page, f->bit, valid);
 				memcpy(expected, page, PAGE_BYTES);
 
-				if (!same_value(test, valid ? "valid" : "not valid",
+				if (!same_value(test, f->name,
 						valid ? cut(f, values[j]) : 0,
 						f->get_if_valid((struct ghcb *)page)))
-					return;
-				if (!same_page(test, expected, page))
-					return;
+					return false;
+				if (!same_page(test, f->name, expected, page))
+					return false;
 			}
 		}
 	}
+	return true;
 }
 
 /* One bit of the 128 decides, and it alone */
-static void check_is_valid(struct kunit *test, const struct field *f)
+static bool check_is_valid(struct kunit *test, const struct field *f, u8 *page,
+			   u8 *expected)
 {
-	u8 *page = new_page(test);
 	unsigned int bit;
 	bool seen, ours;
 
@@ -214,106 +359,58 @@ static void check_is_valid(struct kunit *test, const struct field *f)
 		raw_mark(page, bit, true);
 		seen = f->is_valid((struct ghcb *)page);
 		if (seen != ours) {
-			KUNIT_FAIL(test, "only bit %u set: seen %d\n", bit, seen);
-			return;
+			KUNIT_FAIL(test, "%s: only bit %u set: seen %d\n",
+				   f->name, bit, seen);
+			return false;
 		}
 
 		memset(page, 0xff, PAGE_BYTES);
 		raw_mark(page, bit, false);
 		seen = f->is_valid((struct ghcb *)page);
 		if (seen == ours) {
-			KUNIT_FAIL(test, "all but bit %u set: seen %d\n", bit, seen);
-			return;
+			KUNIT_FAIL(test, "%s: all but bit %u set: seen %d\n",
+				   f->name, bit, seen);
+			return false;
 		}
 	}
+	return true;
 }
 
-#define FIELD_CASES(_name, _offset, _size, _bit)				\
-	static const struct field field_##_name = {				\
-		.name = #_name,							\
-		.offset = (_offset),						\
-		.size = (_size),						\
-		.bit = (_bit),							\
-		.is_valid = ghcb_##_name##_is_valid,				\
-		.set = ghcb_set_##_name,					\
-		.get = ghcb_get_##_name,					\
-		.get_if_valid = ghcb_get_##_name##_if_valid,			\
-	};									\
-										\
-	static void set_##_name(struct kunit *test)				\
-	{									\
-		check_set(test, &field_##_name);				\
-	}									\
-										\
-	static void get_##_name(struct kunit *test)				\
-	{									\
-		check_get(test, &field_##_name);				\
-	}									\
-										\
-	static void get_##_name##_if_valid(struct kunit *test)			\
-	{									\
-		check_get_if_valid(test, &field_##_name);			\
-	}									\
-										\
-	static void _name##_is_valid(struct kunit *test)			\
-	{									\
-		check_is_valid(test, &field_##_name);				\
-	}
+static void check_fields(struct kunit *test,
+			 bool (*check)(struct kunit *test, const struct field *f,
+				       u8 *page, u8 *expected))
+{
+	u8 *expected = new_page(test);
+	u8 *page = new_page(test);
+	unsigned int i;
 
-FIELD_CASES(cpl, 0x0cb, 1, 25)
-FIELD_CASES(xss, 0x140, 8, 40)
-FIELD_CASES(rip, 0x178, 8, 47)
-FIELD_CASES(rsp, 0x1d8, 8, 59)
-FIELD_CASES(rax, 0x1f8, 8, 63)
-FIELD_CASES(rcx, 0x308, 8, 97)
-FIELD_CASES(rdx, 0x310, 8, 98)
-FIELD_CASES(rbx, 0x318, 8, 99)
-FIELD_CASES(rbp, 0x328, 8, 101)
-FIELD_CASES(rsi, 0x330, 8, 102)
-FIELD_CASES(rdi, 0x338, 8, 103)
-FIELD_CASES(r8, 0x340, 8, 104)
-FIELD_CASES(r9, 0x348, 8, 105)
-FIELD_CASES(r10, 0x350, 8, 106)
-FIELD_CASES(r11, 0x358, 8, 107)
-FIELD_CASES(r12, 0x360, 8, 108)
-FIELD_CASES(r13, 0x368, 8, 109)
-FIELD_CASES(r14, 0x370, 8, 110)
-FIELD_CASES(r15, 0x378, 8, 111)
-FIELD_CASES(sw_exit_code, 0x390, 8, 114)
-FIELD_CASES(sw_exit_info_1, 0x398, 8, 115)
-FIELD_CASES(sw_exit_info_2, 0x3a0, 8, 116)
-FIELD_CASES(sw_scratch, 0x3a8, 8, 117)
-FIELD_CASES(xcr0, 0x3e8, 8, 125)
+	for (i = 0; i < ARRAY_SIZE(fields); i++)
+		if (!check(test, &fields[i], page, expected))
+			return;
+}
 
-static const struct field * const fields[] = {
-	&field_cpl,
-	&field_xss,
-	&field_rip,
-	&field_rsp,
-	&field_rax,
-	&field_rcx,
-	&field_rdx,
-	&field_rbx,
-	&field_rbp,
-	&field_rsi,
-	&field_rdi,
-	&field_r8,
-	&field_r9,
-	&field_r10,
-	&field_r11,
-	&field_r12,
-	&field_r13,
-	&field_r14,
-	&field_r15,
-	&field_sw_exit_code,
-	&field_sw_exit_info_1,
-	&field_sw_exit_info_2,
-	&field_sw_scratch,
-	&field_xcr0,
-};
+static void accessors_set(struct kunit *test)
+{
+	check_fields(test, check_set);
+}
+
+static void accessors_get(struct kunit *test)
+{
+	check_fields(test, check_get);
+}
+
+static void accessors_get_if_valid(struct kunit *test)
+{
+	check_fields(test, check_get_if_valid);
+}
+
+static void accessors_is_valid(struct kunit *test)
+{
+	check_fields(test, check_is_valid);
+}
 
 /* All of them in one page: each keeps its value, no two share a bit */
-static void set_all_fields(struct kunit *test)
+static void accessors_set_all(struct kunit *test)
 {
 	u8 *expected = new_page(test);
 	u8 *page = new_page(test);
@@ -322,11 +419,85 @@ static void set_all_fields(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(fields); i++) {
 		u64 value = 0x1111111111111111 * (i + 1) + 0x80 + i;
 
-		raw_store(expected, fields[i], value);
-		raw_mark(expected, fields[i]->bit, true);
-		fields[i]->set((struct ghcb *)page, value);
+		raw_store(expected, &fields[i], value);
+		raw_mark(expected, fields[i].bit, true);
+		fields[i].set((struct ghcb *)page, value);
 	}
-	same_page(test, expected, page);
+	same_page(test, "all", expected, page);
+}
+
+/* noinstr code has none of the functions that a sanitizer looks into. */
+static void accessors_fit_for_noinstr(struct kunit *test)
+{
+	struct ghcb *ghcb = (struct ghcb *)new_page(test);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(fields); i++) {
+		instrumented = 0;
+		fields[i].set(ghcb, 1);
+		fields[i].get(ghcb);
+		fields[i].get_if_valid(ghcb);
+		fields[i].is_valid(ghcb);
+		if (instrumented || fields[i].inlined != 4) {
+			KUNIT_FAIL(test, "%s: %u calls of instrumented bit functions, %u of 4 always inlined\n",
+				   fields[i].name, instrumented,
+				   fields[i].inlined);
+			return;
+		}
+	}
+}
+
+/* The other side, which writes while this one looks */
+struct writer {
+	struct hrtimer timer;
+	const struct field *field;
+	u8 *page;
+};
+
+static enum hrtimer_restart write_page(struct hrtimer *timer)
+{
+	struct writer *w = container_of(timer, struct writer, timer);
+
+	raw_store(w->page, w->field, 0x5a);
+	raw_mark(w->page, w->field->bit, true);
+	return HRTIMER_NORESTART;
+}
+
+static void start_writer(struct writer *w)
+{
+	memset(w->page, 0, PAGE_BYTES);
+	hrtimer_start(&w->timer, ns_to_ktime(200 * NSEC_PER_USEC),
+		      HRTIMER_MODE_REL_PINNED_HARD);
+}
+
+/* What the other side writes is seen: each call of a getter reads the page. */
+static void accessors_read_again(struct kunit *test)
+{
+	struct ghcb *ghcb = (struct ghcb *)new_page(test);
+	struct writer w = { .page = (u8 *)ghcb };
+	u64 get, get_if_valid;
+	unsigned int i;
+	bool valid;
+
+	hrtimer_init(&w.timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
+	w.timer.function = write_page;
+	for (i = 0; i < ARRAY_SIZE(fields); i++) {
+		w.field = &fields[i];
+		start_writer(&w);
+		get = fields[i].wait(ghcb);
+		hrtimer_cancel(&w.timer);
+		start_writer(&w);
+		get_if_valid = fields[i].wait_if_valid(ghcb);
+		hrtimer_cancel(&w.timer);
+		start_writer(&w);
+		valid = fields[i].wait_valid(ghcb);
+		hrtimer_cancel(&w.timer);
+		if (get == 0x5a && get_if_valid == 0x5a && valid)
+			continue;
+		KUNIT_FAIL(test, "%s: get %#llx, get_if_valid %#llx, is_valid %d\n",
+			   fields[i].name, get, get_if_valid, valid);
+		return;
+	}
 }
 
 struct expectation {
@@ -468,13 +639,20 @@ static void layout_bitmap(struct kunit *test)
  * all ones. What is read is tried with only the field set, and with all but
  * the field set.
  */
-#define ALL	0xffffffffffffffffULL
+#define ALL	hidden(0xffffffffffffffffULL)
+
+/* A constant that does not fit into its field would stop the build. */
+static noinline u64 hidden(u64 value)
+{
+	OPTIMIZER_HIDE_VAR(value);
+	return value;
+}
 
 #define MSR(_expected, _seen)	{ .what = #_seen, .expected = (_expected), .seen = (_seen) }
 
 static void msr_function_numbers(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x000, GHCB_MSR_GPA),
 		MSR(0x001, GHCB_SEV_INFO),
 		MSR(0x002, GHCB_SEV_INFO_REQ),
@@ -509,7 +687,7 @@ static void msr_function_numbers(struct kunit *test)
 
 static void msr_ghcb_address(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0, GHCB_MSR_GPA_ADDR(0)),
 		MSR(0, GHCB_MSR_GPA_ADDR(0xfff)),
 		MSR(0x1000, GHCB_MSR_GPA_ADDR(0x1000)),
@@ -526,18 +704,18 @@ static void msr_ghcb_address(struct kunit *test)
 
 static void msr_sev_info_response(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000001, GHCB_SEV_INFO_SET(0, 0, 0)),
 		MSR(0x0002000133000001, GHCB_SEV_INFO_SET(2, 1, 51)),
 		MSR(0xffff000000000001, GHCB_SEV_INFO_SET(0xffff, 0, 0)),
 		MSR(0x0000ffff00000001, GHCB_SEV_INFO_SET(0, 0xffff, 0)),
 		MSR(0x00000000ff000001, GHCB_SEV_INFO_SET(0, 0, 0xff)),
-		MSR(0x0000000000000001, GHCB_SEV_INFO_SET(0x10000, 0, 0)),
-		MSR(0x0000000000000001, GHCB_SEV_INFO_SET(0, 0x10000, 0)),
-		MSR(0x0000000000000001, GHCB_SEV_INFO_SET(0, 0, 0x100)),
+		MSR(0x0000000000000001, GHCB_SEV_INFO_SET(hidden(0x10000), 0, 0)),
+		MSR(0x0000000000000001, GHCB_SEV_INFO_SET(0, hidden(0x10000), 0)),
+		MSR(0x0000000000000001, GHCB_SEV_INFO_SET(0, 0, hidden(0x100))),
 		MSR(0xffff000000000001, GHCB_SEV_INFO_SET(ALL, 0, 0)),
 		MSR(0x0000ffff00000001, GHCB_SEV_INFO_SET(0, ALL, 0)),
-		MSR(0x00000000ff000001, GHCB_SEV_INFO_SET(0, 0, -1)),
+		MSR(0x00000000ff000001, GHCB_SEV_INFO_SET(0, 0, hidden(-1))),
 		MSR(0xffffffffff000001, GHCB_SEV_INFO_SET(ALL, ALL, ALL)),
 	};
 
@@ -546,7 +724,7 @@ static void msr_sev_info_response(struct kunit *test)
 
 static void msr_sev_info_fields(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0xffff, GHCB_PROTO_MAX(0xffff000000000000ULL)),
 		MSR(0x0000, GHCB_PROTO_MAX(0x0000ffffffffffffULL)),
 		MSR(0xffff, GHCB_PROTO_MIN(0x0000ffff00000000ULL)),
@@ -563,7 +741,7 @@ static void msr_sev_info_fields(struct kunit *test)
 
 static void msr_cpuid_request(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000004, GHCB_CPUID_REQ(0, GHCB_CPUID_REQ_EAX)),
 		MSR(0x0000000040000004, GHCB_CPUID_REQ(0, GHCB_CPUID_REQ_EBX)),
 		MSR(0x0000000080000004, GHCB_CPUID_REQ(0, GHCB_CPUID_REQ_ECX)),
@@ -582,7 +760,7 @@ static void msr_cpuid_request(struct kunit *test)
 /* Arguments that are expressions: all of the expression is cut to the field */
 static void msr_cpuid_request_arguments(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000040000004, GHCB_CPUID_REQ(0, 4 | 1)),
 		MSR(0x0000000040000004, GHCB_CPUID_REQ(0, 8 + 1)),
 		MSR(0x0000000300000004, GHCB_CPUID_REQ(2 | 1, 0)),
@@ -593,7 +771,7 @@ static void msr_cpuid_request_arguments(struct kunit *test)
 
 static void msr_cpuid_request_fields(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0xffffffff, GHCB_CPUID_REQ_TO_FN(0xffffffff00000000ULL)),
 		MSR(0x00000000, GHCB_CPUID_REQ_TO_FN(0x00000000ffffffffULL)),
 		MSR(3, GHCB_CPUID_REQ_TO_REG(0x00000000c0000000ULL)),
@@ -607,14 +785,14 @@ static void msr_cpuid_request_fields(struct kunit *test)
 
 static void msr_cpuid_response(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000005, GHCB_CPUID_RESP_SET(0, 0)),
 		MSR(0x0000000040000005, GHCB_CPUID_RESP_SET(1, 0)),
 		MSR(0x00000000c0000005, GHCB_CPUID_RESP_SET(3, 0)),
-		MSR(0x0000000000000005, GHCB_CPUID_RESP_SET(4, 0)),
+		MSR(0x0000000000000005, GHCB_CPUID_RESP_SET(hidden(4), 0)),
 		MSR(0x00000000c0000005, GHCB_CPUID_RESP_SET(ALL, 0)),
 		MSR(0xffffffff00000005, GHCB_CPUID_RESP_SET(0, 0xffffffff)),
-		MSR(0x0000000000000005, GHCB_CPUID_RESP_SET(0, 0x100000000)),
+		MSR(0x0000000000000005, GHCB_CPUID_RESP_SET(0, hidden(0x100000000))),
 		MSR(0xffffffffc0000005, GHCB_CPUID_RESP_SET(ALL, ALL)),
 	};
 
@@ -623,7 +801,7 @@ static void msr_cpuid_response(struct kunit *test)
 
 static void msr_cpuid_response_fields(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0xffffffff, GHCB_CPUID_RESP_VAL(0xffffffff00000000ULL)),
 		MSR(0x00000000, GHCB_CPUID_RESP_VAL(0x00000000ffffffffULL)),
 		MSR(3, GHCB_CPUID_RESP_REG(0x00000000c0000000ULL)),
@@ -635,13 +813,13 @@ static void msr_cpuid_response_fields(struct kunit *test)
 
 static void msr_ap_reset_hold_response(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000007, GHCB_MSR_AP_RESET_HOLD_RESP_SET(0)),
 		MSR(0x0000000000001007, GHCB_MSR_AP_RESET_HOLD_RESP_SET(1)),
 		MSR(0xfffffffffffff007,
 		    GHCB_MSR_AP_RESET_HOLD_RESP_SET(0xfffffffffffff)),
 		MSR(0x0000000000000007,
-		    GHCB_MSR_AP_RESET_HOLD_RESP_SET(0x10000000000000)),
+		    GHCB_MSR_AP_RESET_HOLD_RESP_SET(hidden(0x10000000000000))),
 		MSR(0xfffffffffffff007, GHCB_MSR_AP_RESET_HOLD_RESP_SET(ALL)),
 		MSR(0, GHCB_MSR_AP_RESET_HOLD_RESP_VAL(0xfff)),
 		MSR(1, GHCB_MSR_AP_RESET_HOLD_RESP_VAL(0x1007)),
@@ -655,14 +833,14 @@ static void msr_ap_reset_hold_response(struct kunit *test)
 
 static void msr_preferred_gpa_response(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0xfffffffffffff, GHCB_MSR_PREF_GPA_NONE),
 		MSR(0x0000000000000011, GHCB_MSR_PREF_GPA_RESP_SET(0)),
 		MSR(0x0000000000001011, GHCB_MSR_PREF_GPA_RESP_SET(1)),
 		MSR(0xfffffffffffff011,
 		    GHCB_MSR_PREF_GPA_RESP_SET(GHCB_MSR_PREF_GPA_NONE)),
 		MSR(0x0000000000000011,
-		    GHCB_MSR_PREF_GPA_RESP_SET(0x10000000000000)),
+		    GHCB_MSR_PREF_GPA_RESP_SET(hidden(0x10000000000000))),
 		MSR(0xfffffffffffff011, GHCB_MSR_PREF_GPA_RESP_SET(ALL)),
 		MSR(0, GHCB_MSR_PREF_GPA_RESP_VAL(0xfff)),
 		MSR(0x123456789abcd,
@@ -675,13 +853,13 @@ static void msr_preferred_gpa_response(struct kunit *test)
 
 static void msr_register_gpa_request(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000012, GHCB_MSR_REG_GPA_REQ_VAL(0)),
 		MSR(0x0000000000001012, GHCB_MSR_REG_GPA_REQ_VAL(1)),
 		MSR(0xfffffffffffff012,
 		    GHCB_MSR_REG_GPA_REQ_VAL(0xfffffffffffff)),
 		MSR(0x0000000000000012,
-		    GHCB_MSR_REG_GPA_REQ_VAL(0x10000000000000)),
+		    GHCB_MSR_REG_GPA_REQ_VAL(hidden(0x10000000000000))),
 		MSR(0xfffffffffffff012, GHCB_MSR_REG_GPA_REQ_VAL(ALL)),
 		MSR(0, GHCB_MSR_REG_GPA_REQ_TO_GFN(0xfff)),
 		MSR(0x123456789abcd,
@@ -694,13 +872,13 @@ static void msr_register_gpa_request(struct kunit *test)
 
 static void msr_register_gpa_response(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000013, GHCB_MSR_REG_GPA_RESP_SET(0)),
 		MSR(0x0000000000001013, GHCB_MSR_REG_GPA_RESP_SET(1)),
 		MSR(0xfffffffffffff013,
 		    GHCB_MSR_REG_GPA_RESP_SET(GHCB_MSR_PREF_GPA_NONE)),
 		MSR(0x0000000000000013,
-		    GHCB_MSR_REG_GPA_RESP_SET(0x10000000000000)),
+		    GHCB_MSR_REG_GPA_RESP_SET(hidden(0x10000000000000))),
 		MSR(0xfffffffffffff013, GHCB_MSR_REG_GPA_RESP_SET(ALL)),
 		MSR(0, GHCB_MSR_REG_GPA_RESP_VAL(0xfff)),
 		MSR(0x123456789abcd,
@@ -713,7 +891,7 @@ static void msr_register_gpa_response(struct kunit *test)
 
 static void msr_page_state_change_request(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(1, SNP_PAGE_STATE_PRIVATE),
 		MSR(2, SNP_PAGE_STATE_SHARED),
 		MSR(0x0000000000000014, GHCB_MSR_PSC_REQ_GFN(0, 0)),
@@ -722,12 +900,12 @@ static void msr_page_state_change_request(struct kunit *test)
 		MSR(0x0020000000001014,
 		    GHCB_MSR_PSC_REQ_GFN(1, SNP_PAGE_STATE_SHARED)),
 		MSR(0x000ffffffffff014, GHCB_MSR_PSC_REQ_GFN(0xffffffffff, 0)),
-		MSR(0x0000000000000014, GHCB_MSR_PSC_REQ_GFN(0x10000000000, 0)),
+		MSR(0x0000000000000014, GHCB_MSR_PSC_REQ_GFN(hidden(0x10000000000), 0)),
 		MSR(0x000ffffffffff014, GHCB_MSR_PSC_REQ_GFN(ALL, 0)),
 		MSR(0x00f0000000000014, GHCB_MSR_PSC_REQ_GFN(0, 0xf)),
-		MSR(0x0000000000000014, GHCB_MSR_PSC_REQ_GFN(0, 0x10)),
+		MSR(0x0000000000000014, GHCB_MSR_PSC_REQ_GFN(0, hidden(0x10))),
 		MSR(0x00f0000000000014, GHCB_MSR_PSC_REQ_GFN(0, ALL)),
-		MSR(0x00fffffffffff014, GHCB_MSR_PSC_REQ_GFN(ALL, -1)),
+		MSR(0x00fffffffffff014, GHCB_MSR_PSC_REQ_GFN(ALL, ALL)),
 	};
 
 	check_all(test, e, ARRAY_SIZE(e));
@@ -735,7 +913,7 @@ static void msr_page_state_change_request(struct kunit *test)
 
 static void msr_page_state_change_fields(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0xffffffffff, GHCB_MSR_PSC_REQ_TO_GFN(0x000ffffffffff000ULL)),
 		MSR(0, GHCB_MSR_PSC_REQ_TO_GFN(0xfff0000000000fffULL)),
 		MSR(0x123456789a, GHCB_MSR_PSC_REQ_TO_GFN(0x002123456789a014ULL)),
@@ -749,11 +927,11 @@ static void msr_page_state_change_fields(struct kunit *test)
 
 static void msr_page_state_change_response(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000015, GHCB_MSR_PSC_RESP_SET(0)),
 		MSR(0x0000000100000015, GHCB_MSR_PSC_RESP_SET(1)),
 		MSR(0xffffffff00000015, GHCB_MSR_PSC_RESP_SET(0xffffffff)),
-		MSR(0x0000000000000015, GHCB_MSR_PSC_RESP_SET(0x100000000)),
+		MSR(0x0000000000000015, GHCB_MSR_PSC_RESP_SET(hidden(0x100000000))),
 		MSR(0xffffffff00000015, GHCB_MSR_PSC_RESP_SET(ALL)),
 		MSR(0, GHCB_MSR_PSC_RESP_VAL(0x00000000ffffffffULL)),
 		MSR(1, GHCB_MSR_PSC_RESP_VAL(0x0000000100000015ULL)),
@@ -765,11 +943,11 @@ static void msr_page_state_change_response(struct kunit *test)
 
 static void msr_vmpl_request(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000016, GHCB_MSR_VMPL_REQ_LEVEL(0)),
 		MSR(0x0000000300000016, GHCB_MSR_VMPL_REQ_LEVEL(3)),
 		MSR(0x000000ff00000016, GHCB_MSR_VMPL_REQ_LEVEL(0xff)),
-		MSR(0x0000000000000016, GHCB_MSR_VMPL_REQ_LEVEL(0x100)),
+		MSR(0x0000000000000016, GHCB_MSR_VMPL_REQ_LEVEL(hidden(0x100))),
 		MSR(0x000000ff00000016, GHCB_MSR_VMPL_REQ_LEVEL(ALL)),
 		MSR(0xff, GHCB_MSR_VMPL_REQ_TO_LEVEL(0x000000ff00000000ULL)),
 		MSR(0, GHCB_MSR_VMPL_REQ_TO_LEVEL(0xffffff00ffffffffULL)),
@@ -781,11 +959,11 @@ static void msr_vmpl_request(struct kunit *test)
 
 static void msr_vmpl_response(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000000000000017, GHCB_MSR_VMPL_RESP_SET(0)),
 		MSR(0x0000000100000017, GHCB_MSR_VMPL_RESP_SET(1)),
 		MSR(0xffffffff00000017, GHCB_MSR_VMPL_RESP_SET(0xffffffff)),
-		MSR(0x0000000000000017, GHCB_MSR_VMPL_RESP_SET(0x100000000)),
+		MSR(0x0000000000000017, GHCB_MSR_VMPL_RESP_SET(hidden(0x100000000))),
 		MSR(0xffffffff00000017, GHCB_MSR_VMPL_RESP_SET(ALL)),
 		MSR(0, GHCB_MSR_VMPL_RESP_VAL(0x00000000ffffffffULL)),
 		MSR(1, GHCB_MSR_VMPL_RESP_VAL(0x0000000100000017ULL)),
@@ -797,7 +975,7 @@ static void msr_vmpl_response(struct kunit *test)
 
 static void msr_features_response(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x01, GHCB_HV_FT_SNP),
 		MSR(0x02, GHCB_HV_FT_SNP_AP_CREATION),
 		MSR(0x20, GHCB_HV_FT_SNP_MULTI_VMPL),
@@ -806,7 +984,7 @@ static void msr_features_response(struct kunit *test)
 		MSR(0xfffffffffffff081,
 		    GHCB_MSR_HV_FT_RESP_SET(0xfffffffffffff)),
 		MSR(0x0000000000000081,
-		    GHCB_MSR_HV_FT_RESP_SET(0x10000000000000)),
+		    GHCB_MSR_HV_FT_RESP_SET(hidden(0x10000000000000))),
 		MSR(0xfffffffffffff081, GHCB_MSR_HV_FT_RESP_SET(ALL)),
 		MSR(0, GHCB_MSR_HV_FT_RESP_VAL(0xfff)),
 		MSR(0x23, GHCB_MSR_HV_FT_RESP_VAL(0x23081)),
@@ -818,7 +996,7 @@ static void msr_features_response(struct kunit *test)
 
 static void msr_terminate_reason(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x000000, GHCB_SEV_TERMINATE_REASON(0, 0)),
 		MSR(0x001000, GHCB_SEV_TERMINATE_REASON(1, 0)),
 		MSR(0x007000, GHCB_SEV_TERMINATE_REASON(7, 0)),
@@ -839,7 +1017,7 @@ static void msr_terminate_reason(struct kunit *test)
 
 static void msr_terminate_request(struct kunit *test)
 {
-	static const struct expectation e[] = {
+	const struct expectation e[] = {
 		MSR(0x0000100, GHCB_SEV_TERMINATE_REQ(0, 0)),
 		MSR(0x002f100, GHCB_SEV_TERMINATE_REQ(0xf, 2)),
 		MSR(0x0fff100, GHCB_SEV_TERMINATE_REQ(ALL, ALL)),
@@ -884,60 +1062,84 @@ static void msr_narrow_arguments(struct kunit *test)
 	check_all(test, e, ARRAY_SIZE(e));
 }
 
+/*
+ * Arguments that are expressions: what binds less than a cast, a shift or a mask
+ * is taken as a whole. Constants are hidden, or the compiler would see that one
+ * branch does not fit.
+ */
+#define EXPR(value)	yes ? (value) : 0
+
+static void msr_expression_arguments(struct kunit *test)
+{
+	u64 yes = hidden(1), all = hidden(ALL);
+	const struct expectation e[] = {
+		MSR(0xfffffffffffff000, GHCB_MSR_GPA_ADDR(EXPR(all))),
+		MSR(0xfffffffffffff000, GHCB_MSR_TO_GPA(EXPR(all))),
+		MSR(0xffff000000000001, GHCB_SEV_INFO_SET(EXPR(all), 0, 0)),
+		MSR(0x0000ffff00000001, GHCB_SEV_INFO_SET(0, EXPR(all), 0)),
+		MSR(0x00000000ff000001, GHCB_SEV_INFO_SET(0, 0, EXPR(all))),
+		MSR(0xff, GHCB_SEV_INFO_CBIT(EXPR(all))),
+		MSR(0xffffffff, GHCB_CPUID_REQ_TO_FN(EXPR(all))),
+		MSR(3, GHCB_CPUID_REQ_TO_REG(EXPR(all))),
+		MSR(0x00000000c0000005, GHCB_CPUID_RESP_SET(EXPR(all), 0)),
+		MSR(0xffffffff00000005, GHCB_CPUID_RESP_SET(0, EXPR(all))),
+		MSR(3, GHCB_CPUID_RESP_REG(EXPR(all))),
+		MSR(0xffffffff, GHCB_CPUID_RESP_VAL(EXPR(all))),
+		MSR(0xfffffffffffff007,
+		    GHCB_MSR_AP_RESET_HOLD_RESP_SET(EXPR(all))),
+		MSR(0xfffffffffffff, GHCB_MSR_AP_RESET_HOLD_RESP_VAL(EXPR(all))),
+		MSR(0xfffffffffffff011, GHCB_MSR_PREF_GPA_RESP_SET(EXPR(all))),
+		MSR(0xfffffffffffff, GHCB_MSR_PREF_GPA_RESP_VAL(EXPR(all))),
+		MSR(0xfffffffffffff012, GHCB_MSR_REG_GPA_REQ_VAL(EXPR(all))),
+		MSR(0xfffffffffffff, GHCB_MSR_REG_GPA_REQ_TO_GFN(EXPR(all))),
+		MSR(0xfffffffffffff013, GHCB_MSR_REG_GPA_RESP_SET(EXPR(all))),
+		MSR(0xfffffffffffff, GHCB_MSR_REG_GPA_RESP_VAL(EXPR(all))),
+		MSR(0x000ffffffffff014, GHCB_MSR_PSC_REQ_GFN(EXPR(all), 0)),
+		MSR(0x00f0000000000014, GHCB_MSR_PSC_REQ_GFN(0, EXPR(all))),
+		MSR(0xffffffffff, GHCB_MSR_PSC_REQ_TO_GFN(EXPR(all))),
+		MSR(0xf, GHCB_MSR_PSC_REQ_TO_OP(EXPR(all))),
+		MSR(0xffffffff00000015, GHCB_MSR_PSC_RESP_SET(EXPR(all))),
+		MSR(0xffffffff, GHCB_MSR_PSC_RESP_VAL(EXPR(all))),
+		MSR(0x000000ff00000016, GHCB_MSR_VMPL_REQ_LEVEL(EXPR(all))),
+		MSR(0xff, GHCB_MSR_VMPL_REQ_TO_LEVEL(EXPR(all))),
+		MSR(0xffffffff00000017, GHCB_MSR_VMPL_RESP_SET(EXPR(all))),
+		MSR(0xffffffff, GHCB_MSR_VMPL_RESP_VAL(EXPR(all))),
+		MSR(0xfffffffffffff081, GHCB_MSR_HV_FT_RESP_SET(EXPR(all))),
+		MSR(0xfffffffffffff, GHCB_MSR_HV_FT_RESP_VAL(EXPR(all))),
+		MSR(0xf100, GHCB_SEV_TERMINATE_REQ(EXPR(all), 0)),
+		MSR(0xff0100, GHCB_SEV_TERMINATE_REQ(0, EXPR(all))),
+		MSR(0xf, GHCB_SEV_TERMINATE_TO_SET(EXPR(all))),
+		MSR(0xff, GHCB_SEV_TERMINATE_TO_VAL(EXPR(all))),
+	};
+
+	check_all(test, e, ARRAY_SIZE(e));
+}
+
+/* Each argument is evaluated once. */
+static void msr_arguments_once(struct kunit *test)
+{
+	u64 gfn = 0x123, op = 1, msr = 0;
+
+	KUNIT_EXPECT_EQ(test, (u64)GHCB_MSR_PSC_REQ_GFN(gfn++, op++),
+			0x0010000000123014ULL);
+	KUNIT_EXPECT_EQ(test, (u64)GHCB_MSR_PSC_REQ_TO_GFN(msr++), 0ULL);
+	KUNIT_EXPECT_EQ(test, gfn, 0x124ULL);
+	KUNIT_EXPECT_EQ(test, op, 2ULL);
+	KUNIT_EXPECT_EQ(test, msr, 1ULL);
+}
+
 static struct kunit_case ghcb_cases[] = {
 	KUNIT_CASE(layout_page),
 	KUNIT_CASE(layout_save_area),
 	KUNIT_CASE(layout_vmcb),
 	KUNIT_CASE(layout_bitmap),
-	KUNIT_CASE(set_cpl), KUNIT_CASE(get_cpl),
-	KUNIT_CASE(get_cpl_if_valid), KUNIT_CASE(cpl_is_valid),
-	KUNIT_CASE(set_xss), KUNIT_CASE(get_xss),
-	KUNIT_CASE(get_xss_if_valid), KUNIT_CASE(xss_is_valid),
-	KUNIT_CASE(set_rip), KUNIT_CASE(get_rip),
-	KUNIT_CASE(get_rip_if_valid), KUNIT_CASE(rip_is_valid),
-	KUNIT_CASE(set_rsp), KUNIT_CASE(get_rsp),
-	KUNIT_CASE(get_rsp_if_valid), KUNIT_CASE(rsp_is_valid),
-	KUNIT_CASE(set_rax), KUNIT_CASE(get_rax),
-	KUNIT_CASE(get_rax_if_valid), KUNIT_CASE(rax_is_valid),
-	KUNIT_CASE(set_rcx), KUNIT_CASE(get_rcx),
-	KUNIT_CASE(get_rcx_if_valid), KUNIT_CASE(rcx_is_valid),
-	KUNIT_CASE(set_rdx), KUNIT_CASE(get_rdx),
-	KUNIT_CASE(get_rdx_if_valid), KUNIT_CASE(rdx_is_valid),
-	KUNIT_CASE(set_rbx), KUNIT_CASE(get_rbx),
-	KUNIT_CASE(get_rbx_if_valid), KUNIT_CASE(rbx_is_valid),
-	KUNIT_CASE(set_rbp), KUNIT_CASE(get_rbp),
-	KUNIT_CASE(get_rbp_if_valid), KUNIT_CASE(rbp_is_valid),
-	KUNIT_CASE(set_rsi), KUNIT_CASE(get_rsi),
-	KUNIT_CASE(get_rsi_if_valid), KUNIT_CASE(rsi_is_valid),
-	KUNIT_CASE(set_rdi), KUNIT_CASE(get_rdi),
-	KUNIT_CASE(get_rdi_if_valid), KUNIT_CASE(rdi_is_valid),
-	KUNIT_CASE(set_r8), KUNIT_CASE(get_r8),
-	KUNIT_CASE(get_r8_if_valid), KUNIT_CASE(r8_is_valid),
-	KUNIT_CASE(set_r9), KUNIT_CASE(get_r9),
-	KUNIT_CASE(get_r9_if_valid), KUNIT_CASE(r9_is_valid),
-	KUNIT_CASE(set_r10), KUNIT_CASE(get_r10),
-	KUNIT_CASE(get_r10_if_valid), KUNIT_CASE(r10_is_valid),
-	KUNIT_CASE(set_r11), KUNIT_CASE(get_r11),
-	KUNIT_CASE(get_r11_if_valid), KUNIT_CASE(r11_is_valid),
-	KUNIT_CASE(set_r12), KUNIT_CASE(get_r12),
-	KUNIT_CASE(get_r12_if_valid), KUNIT_CASE(r12_is_valid),
-	KUNIT_CASE(set_r13), KUNIT_CASE(get_r13),
-	KUNIT_CASE(get_r13_if_valid), KUNIT_CASE(r13_is_valid),
-	KUNIT_CASE(set_r14), KUNIT_CASE(get_r14),
-	KUNIT_CASE(get_r14_if_valid), KUNIT_CASE(r14_is_valid),
-	KUNIT_CASE(set_r15), KUNIT_CASE(get_r15),
-	KUNIT_CASE(get_r15_if_valid), KUNIT_CASE(r15_is_valid),
-	KUNIT_CASE(set_sw_exit_code), KUNIT_CASE(get_sw_exit_code),
-	KUNIT_CASE(get_sw_exit_code_if_valid), KUNIT_CASE(sw_exit_code_is_valid),
-	KUNIT_CASE(set_sw_exit_info_1), KUNIT_CASE(get_sw_exit_info_1),
-	KUNIT_CASE(get_sw_exit_info_1_if_valid), KUNIT_CASE(sw_exit_info_1_is_valid),
-	KUNIT_CASE(set_sw_exit_info_2), KUNIT_CASE(get_sw_exit_info_2),
-	KUNIT_CASE(get_sw_exit_info_2_if_valid), KUNIT_CASE(sw_exit_info_2_is_valid),
-	KUNIT_CASE(set_sw_scratch), KUNIT_CASE(get_sw_scratch),
-	KUNIT_CASE(get_sw_scratch_if_valid), KUNIT_CASE(sw_scratch_is_valid),
-	KUNIT_CASE(set_xcr0), KUNIT_CASE(get_xcr0),
-	KUNIT_CASE(get_xcr0_if_valid), KUNIT_CASE(xcr0_is_valid),
-	KUNIT_CASE(set_all_fields),
+	KUNIT_CASE(accessors_set),
+	KUNIT_CASE(accessors_get),
+	KUNIT_CASE(accessors_get_if_valid),
+	KUNIT_CASE(accessors_is_valid),
+	KUNIT_CASE(accessors_set_all),
+	KUNIT_CASE(accessors_fit_for_noinstr),
+	KUNIT_CASE(accessors_read_again),
 	KUNIT_CASE(msr_function_numbers),
 	KUNIT_CASE(msr_ghcb_address),
 	KUNIT_CASE(msr_sev_info_response),
@@ -960,6 +1162,8 @@ static struct kunit_case ghcb_cases[] = {
 	KUNIT_CASE(msr_terminate_reason),
 	KUNIT_CASE(msr_terminate_request),
 	KUNIT_CASE(msr_narrow_arguments),
+	KUNIT_CASE(msr_expression_arguments),
+	KUNIT_CASE(msr_arguments_once),
 	{}
 };
 
