@@ -26,6 +26,26 @@ static noinline __used long plain_shim(unsigned int nr, unsigned long p1,
 }
 
 /*
+ * The number comes in RAX itself, as from a function that returns 64 bits, and
+ * what is above its 32 bits is not part of it.
+ */
+static noinline __used long upper_shim(unsigned int nr, unsigned long p1,
+				       unsigned long p2, unsigned long p3)
+{
+	unsigned long rax = nr;
+
+	asm volatile("bts $63, %0; bts $32, %0" : "+a"(rax));
+	return kvm_sev_hypercall3(rax, p1, p2, p3);
+}
+
+/* Nobody looks at the result: the call is made nevertheless. */
+static noinline __used void unused_shim(unsigned int nr, unsigned long p1,
+					unsigned long p2, unsigned long p3)
+{
+	kvm_sev_hypercall3(nr, p1, p2, p3);
+}
+
+/*
  * The hypervisor must see the first store. Without the memory clobber it is
  * dead, since the second one follows with no read between them, and the
  * compiler drops it.

@@ -69,6 +69,8 @@ struct shim {
 static struct shim sev = { .name = "sev_shim" };
 static struct shim plain = { .name = "plain_shim" };
 static struct shim clobber = { .name = "clobber_shim" };
+static struct shim upper = { .name = "upper_shim" };
+static struct shim unused = { .name = "unused_shim" };
 
 static void load_object(const char *path, uint8_t **image, size_t *size)
 {
@@ -249,46 +251,92 @@ static const struct {
 	{ "third argument bit 63", { 0x1234, 0, 0, BIT63 }, -KVM_ENOSYS },
 };
 
+/* What the host traces */
+static int trace_fd;
+
+/* One call as the guest and as the host see it */
+static void test_call(struct kvm_vm *vm, const struct shim *shim,
+		      const char *name, const unsigned long *arg, long wanted)
+{
+	unsigned long seen[4] = {};
+	bool host, ok;
+	long ret = 0;
+
+	ok = guest_call(vm, shim, arg, &ret);
+	if (ok && ret != wanted) {
+		ksft_print_msg("guest: expected %ld, saw %ld\n", wanted, ret);
+		ok = false;
+	}
+	ksft_test_result(ok, "guest result: %s\n", name);
+
+	host = read_trace(trace_fd, seen);
+	if (!host)
+		ksft_print_msg("host: not exactly one hypercall was traced\n");
+	else if (memcmp(seen, arg, sizeof(seen)))
+		ksft_print_msg("host: %#lx(%#lx, %#lx, %#lx) for %#lx(%#lx, %#lx, %#lx)\n",
+			       seen[0], seen[1], seen[2], seen[3],
+			       arg[0], arg[1], arg[2], arg[3]);
+	ksft_test_result(host && !memcmp(seen, arg, sizeof(seen)),
+			 "host view: %s\n", name);
+}
+
 static void test_calls(struct kvm_vm *vm)
 {
+	static const unsigned long other[] = { 0x1234, 0x1111, 0x2222, 0x3333 };
+	unsigned long seen[4] = {};
 	unsigned int i;
-	int fd = -1;
+	long ret;
 
-	if (write_file(TRACEFS "tracing_on", "1") && write_file(EVENT, "1"))
-		fd = open(TRACEFS "trace_pipe", O_RDONLY | O_NONBLOCK);
+	for (i = 0; i < ARRAY_SIZE(calls); i++)
+		test_call(vm, &sev, calls[i].name, calls[i].arg, calls[i].ret);
+	test_call(vm, &upper, "number in a register with other bits above",
+		  calls[0].arg, calls[0].ret);
+	/* Whatever is left in RAX is returned; it is nobody's result. */
+	ksft_test_result(guest_call(vm, &unused, other, &ret) &&
+			 read_trace(trace_fd, seen) &&
+			 !memcmp(seen, other, sizeof(seen)),
+			 "host view: result that nobody looks at\n");
+}
 
-	for (i = 0; i < ARRAY_SIZE(calls); i++) {
-		const unsigned long *arg = calls[i].arg;
-		unsigned long seen[4] = {};
-		bool host, ok;
-		long ret = 0;
+/* Let the guest go on at CPL 3, in the same memory. */
+static void leave_ring_0(struct kvm_vm *vm)
+{
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+	uint64_t *table, *next;
+	unsigned int i, j, k, l;
 
-		ok = guest_call(vm, &sev, arg, &ret);
-		if (ok && ret != calls[i].ret) {
-			ksft_print_msg("guest: expected %ld, saw %ld\n",
-				       calls[i].ret, ret);
-			ok = false;
+	vcpu_sregs_get(vm, VCPU_ID, &sregs);
+	sregs.cs.dpl = 3;
+	sregs.cs.selector |= 3;
+	sregs.ss.dpl = 3;
+	sregs.ss.selector |= 3;
+	vcpu_sregs_set(vm, VCPU_ID, &sregs);
+	vcpu_regs_get(vm, VCPU_ID, &regs);
+	/* It tells of its results by port. */
+	regs.rflags |= 3 << 12;
+	vcpu_regs_set(vm, VCPU_ID, &regs);
+
+#define each_entry(index, entries)					\
+	for (index = 0; index < 512; index++)				\
+		if ((entries)[index] & 1 && ((entries)[index] |= 4))
+#define table_of(entry)							\
+	((uint64_t *)addr_gpa2hva(vm, (entry) & 0xffffffffff000))
+
+	table = addr_gpa2hva(vm, sregs.cr3);
+	each_entry(i, table) {
+		uint64_t *pdpt = table_of(table[i]);
+
+		each_entry(j, pdpt) {
+			uint64_t *pd = table_of(pdpt[j]);
+
+			each_entry(k, pd) {
+				next = table_of(pd[k]);
+				each_entry(l, next)
+					;
+			}
 		}
-		ksft_test_result(ok, "guest result: %s\n", calls[i].name);
-
-		if (fd < 0) {
-			ksft_test_result_skip("host view: %s: no tracepoint kvm_hypercall under "
-					      TRACEFS "\n", calls[i].name);
-			continue;
-		}
-		host = read_trace(fd, seen);
-		if (!host)
-			ksft_print_msg("host: not exactly one hypercall was traced\n");
-		else if (memcmp(seen, arg, sizeof(seen)))
-			ksft_print_msg("host: %#lx(%#lx, %#lx, %#lx) for %#lx(%#lx, %#lx, %#lx)\n",
-				       seen[0], seen[1], seen[2], seen[3],
-				       arg[0], arg[1], arg[2], arg[3]);
-		ksft_test_result(host && !memcmp(seen, arg, sizeof(seen)),
-				 "host view: %s\n", calls[i].name);
 	}
-	if (fd >= 0)
-		close(fd);
-	write_file(EVENT, "0");
 }
 
 /*
@@ -358,8 +406,11 @@ static void place(struct kvm_vm *vm, struct shim *shim)
 	memcpy(addr_gva2hva(vm, shim->gva), shim->code, shim->size);
 }
 
+#define GUEST_CASES	(8 + 2 * ARRAY_SIZE(calls))
+
 int main(int argc, char **argv)
 {
+	unsigned int relocations;
 	char path[4096];
 	struct kvm_vm *vm;
 	uint8_t *image;
@@ -376,8 +427,10 @@ int main(int argc, char **argv)
 	find_shim(image, &sev);
 	find_shim(image, &plain);
 	find_shim(image, &clobber);
+	find_shim(image, &upper);
+	find_shim(image, &unused);
 
-	ksft_set_plan(9 + 2 * ARRAY_SIZE(calls));
+	ksft_set_plan(7 + GUEST_CASES);
 	expect("object: one VMMCALL", count_code(&sev, vmmcall), 1);
 	expect("object: no VMCALL", count_code(&sev, vmcall), 0);
 	expect("object: no alternatives entry", sev.alternatives, 0);
@@ -385,25 +438,37 @@ int main(int argc, char **argv)
 	       count_code(&plain, vmcall), 1);
 	expect("object: kvm_hypercall3 has an alternatives entry",
 	       plain.alternatives, 1);
-	expect("object: no relocation",
-	       sev.relocations + clobber.relocations, 0);
+	expect("object: VMMCALL also if nobody looks at the result",
+	       count_code(&unused, vmmcall), 1);
+	relocations = sev.relocations + clobber.relocations +
+		      upper.relocations + unused.relocations;
+	expect("object: no relocation", relocations, 0);
 	/* What has relocations would not run where it is put. */
-	if (sev.relocations + clobber.relocations)
+	if (relocations)
 		ksft_exit_fail_msg("the object needs linking and was not run\n");
 
 	if (is_intel_cpu()) {
 		unsigned int i;
 
-		for (i = 0; i < 3 + 2 * ARRAY_SIZE(calls); i++)
+		for (i = 0; i < GUEST_CASES; i++)
 			ksft_test_result_skip("guest: VMMCALL is AMD's\n");
 		ksft_exit(!ksft_get_fail_cnt());
 	}
+
+	/* Without it nobody would know what arrived at the host. */
+	if (!write_file(TRACEFS "tracing_on", "1") || !write_file(EVENT, "1"))
+		ksft_exit_fail_msg("no tracepoint kvm_hypercall under " TRACEFS ": mount tracefs there, on a kernel with event tracing\n");
+	trace_fd = open(TRACEFS "trace_pipe", O_RDONLY | O_NONBLOCK);
+	if (trace_fd < 0)
+		ksft_exit_fail_msg(TRACEFS "trace_pipe: %s\n", strerror(errno));
 
 	vm = vm_create_default(VCPU_ID, 0, guest_code);
 	vcpu_set_cpuid(vm, VCPU_ID, kvm_get_supported_cpuid());
 	place(vm, &sev);
 	place(vm, &plain);
 	place(vm, &clobber);
+	place(vm, &upper);
+	place(vm, &unused);
 
 	test_calls(vm);
 	ksft_test_result(!memcmp(addr_gva2hva(vm, sev.gva), sev.code,
@@ -412,6 +477,13 @@ int main(int argc, char **argv)
 	test_clobber(vm, vm_vaddr_alloc(vm, getpagesize(), 0x20000000, 0, 0));
 
 	test_rewrite(vm);
+
+	/* The last trace is the rewritten call's. */
+	read_trace(trace_fd, (unsigned long [4]) {});
+	leave_ring_0(vm);
+	test_call(vm, &sev, "at CPL 3", calls[0].arg, -KVM_EPERM);
+	write_file(EVENT, "0");
+	close(trace_fd);
 
 	/* For the table that 'make' prints */
 	if (!ksft_get_fail_cnt())
