@@ -11,8 +11,9 @@
  *
  * Numbers are written out here as the SDM has them.
  *
- * With the argument "default" the module was loaded without parameters.  With
- * "bench" it tells what the exits of some MSRs cost instead.
+ * With the argument "on" the module was loaded with the parameter, with "default"
+ * without parameters.  With "bench" it tells what the exits of some MSRs cost
+ * instead.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -1059,6 +1060,12 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "bench"))
 		bench();
 
+	if (argc > 1 && !strcmp(argv[1], "on") &&
+	    !parameter_is_set("pebs_output_pt")) {
+		ksft_set_plan(1);
+		check(false, "on: kvm-intel has the parameter\n");
+		ksft_exit(false);
+	}
 	if (is_default || !parameter_is_set("pebs_output_pt")) {
 		plan = REFUSED_CASES + is_default;
 		ksft_set_plan(plan);
