@@ -26,6 +26,9 @@ check-%: ## check-<interface> or check-<machine>: that part alone
 check-dkms: ## the modules on a stock kernel, from installing to removing
 	@scripts/check dkms
 
+check-upstream: ## the pinned tree's own KVM selftests, with the stack and without
+	@scripts/check upstream
+
 lab-%: ## lab-<machine>: build a machine, boot it, run its tests
 	@scripts/check part $*
 
@@ -95,4 +98,5 @@ help: ## this list
 		printf "  make %-12s %s\n", n, $$2 }' Makefile
 
 .PHONY: all check list cases mutants lint bisect bench apply unapply status refresh export \
-	kernel tree clean help check-dkms dkms-install dkms-remove dkms-status deb
+	kernel tree clean help check-dkms check-upstream \
+	dkms-install dkms-remove dkms-status deb

@@ -56,6 +56,12 @@ units()
 				unit gate host - "lint: $name"
 			done
 			;;
+		upstream)
+			"$top/scripts/check-upstream" list |
+				while read -r u_machine name; do
+					unit upstream "$u_machine" - "$name"
+				done
+			;;
 		gate:*)
 			unit gate host - "lint: ${u_kind#gate:}"
 			;;
