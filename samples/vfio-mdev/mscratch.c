@@ -4,7 +4,7 @@
  *
  * It has scratch memory, an engine that copies between the scratch memory and
  * the guest's, and an interrupt.  There is no hardware behind it.  It is the
- * example for drivers that use the VFIO migration region library: for that,
+ * example for drivers that use the VFIO migration library: for that,
  * read from mscratch_stop() to mscratch_migration_ops.
  *
  * See Documentation/driver-api/vfio-migration-region.rst, and mscratch.h for
@@ -34,7 +34,7 @@
 #include <linux/sysfs.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
-#include <linux/vfio_migration_region.h>
+#include <linux/vfio_migration.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
 
@@ -123,7 +123,7 @@ struct mscratch_saved {
  * struct mscratch - a device
  * @mdev: what the mdev core knows it as
  * @type: of what type it is
- * @mr: its migration region, or NULL
+ * @migration: its migration, or NULL
  * @scratch: the scratch memory
  * @pages: its size in pages
  * @dirty: pages of it that are to be sent
@@ -152,7 +152,7 @@ struct mscratch_saved {
 struct mscratch {
 	struct mdev_device *mdev;
 	const struct mscratch_type *type;
-	struct vfio_migration_region *mr;
+	struct vfio_migration *migration;
 	void *scratch;
 	unsigned int pages;
 	unsigned long *dirty;
@@ -588,7 +588,7 @@ static void mscratch_reset(void *data)
 	mutex_unlock(&ms->regs_lock);
 }
 
-static const struct vfio_migration_region_ops mscratch_migration_ops = {
+static const struct vfio_migration_ops mscratch_migration_ops = {
 	.stop		= mscratch_stop,
 	.start		= mscratch_start,
 	.save		= mscratch_save,
@@ -809,12 +809,12 @@ static ssize_t mscratch_access(struct mscratch *ms, char __user *buf,
 		ret = mscratch_memory(ms, pos, buf, count, write);
 		break;
 	case MSCRATCH_MIGRATION_REGION:
-		if (!ms->mr)
+		if (!ms->migration)
 			return -EINVAL;
 		if (write)
-			return vfio_migration_region_write(ms->mr, buf, count,
+			return vfio_migration_region_write(ms->migration, buf, count,
 							   ppos);
-		return vfio_migration_region_read(ms->mr, buf, count, ppos);
+		return vfio_migration_region_read(ms->migration, buf, count, ppos);
 	default:
 		return -EINVAL;
 	}
@@ -876,8 +876,8 @@ static int mscratch_mmap(struct mdev_device *mdev, struct vm_area_struct *vma)
 	u64 pos = (u64)vma->vm_pgoff << PAGE_SHIFT;
 	u64 index = pos >> MSCRATCH_INDEX_SHIFT;
 
-	if (index == MSCRATCH_MIGRATION_REGION && ms->mr)
-		return vfio_migration_region_mmap(ms->mr, vma);
+	if (index == MSCRATCH_MIGRATION_REGION && ms->migration)
+		return vfio_migration_region_mmap(ms->migration, vma);
 
 	pos &= MSCRATCH_OFFSET_MASK;
 	if (index != VFIO_PCI_BAR2_REGION_INDEX ||
@@ -908,7 +908,7 @@ static int mscratch_device_info(struct mscratch *ms, void __user *arg)
 		return -EINVAL;
 
 	info.flags = VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET;
-	info.num_regions = ms->mr ? MSCRATCH_NUM_REGIONS : VFIO_PCI_NUM_REGIONS;
+	info.num_regions = ms->migration ? MSCRATCH_NUM_REGIONS : VFIO_PCI_NUM_REGIONS;
 	info.num_irqs = VFIO_PCI_MSIX_IRQ_INDEX + 1;
 
 	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
@@ -924,8 +924,8 @@ static int mscratch_region_info(struct mscratch *ms, void __user *arg)
 		return -EFAULT;
 	if (info.argsz < minsz)
 		return -EINVAL;
-	if (info.index == MSCRATCH_MIGRATION_REGION && ms->mr)
-		return vfio_migration_region_info(ms->mr, arg);
+	if (info.index == MSCRATCH_MIGRATION_REGION && ms->migration)
+		return vfio_migration_region_info(ms->migration, arg);
 
 	info.flags = 0;
 	info.cap_offset = 0;
@@ -1054,8 +1054,8 @@ static long mscratch_ioctl(struct mdev_device *mdev, unsigned int cmd,
 	case VFIO_DEVICE_SET_IRQS:
 		return mscratch_set_irqs(ms, user);
 	case VFIO_DEVICE_RESET:
-		if (ms->mr)
-			return vfio_migration_region_reset(ms->mr);
+		if (ms->migration)
+			return vfio_migration_reset(ms->migration);
 		mutex_lock(&ms->open_lock);
 		mscratch_reset(ms);
 		mutex_unlock(&ms->open_lock);
@@ -1106,15 +1106,15 @@ static int mscratch_open(struct mdev_device *mdev)
 	int ret = 0;
 
 	mutex_lock(&ms->open_lock);
-	if (ms->mr)
-		ret = vfio_migration_region_open(ms->mr);
+	if (ms->migration)
+		ret = vfio_migration_open(ms->migration);
 	if (ret)
 		goto out;
 	if (!ms->opens)
 		ret = mscratch_first_open(ms);
 	if (ret) {
-		if (ms->mr)
-			vfio_migration_region_release(ms->mr);
+		if (ms->migration)
+			vfio_migration_release(ms->migration);
 		goto out;
 	}
 	ms->opens++;
@@ -1130,8 +1130,8 @@ static void mscratch_release(struct mdev_device *mdev)
 
 	mutex_lock(&ms->open_lock);
 	/* The library resets the device with the last one */
-	if (ms->mr)
-		vfio_migration_region_release(ms->mr);
+	if (ms->migration)
+		vfio_migration_release(ms->migration);
 	else if (ms->opens == 1)
 		mscratch_reset(ms);
 	if (!--ms->opens)
@@ -1176,9 +1176,9 @@ static void mscratch_give_memory(size_t size)
 	mutex_unlock(&mscratch_memory_lock);
 }
 
-static int mscratch_create_region(struct mscratch *ms)
+static int mscratch_create_migration(struct mscratch *ms)
 {
-	struct vfio_migration_region_params params = {
+	struct vfio_migration_params params = {
 		.ops		= &mscratch_migration_ops,
 		.data		= ms,
 		.type		= "mscratch",
@@ -1190,19 +1190,19 @@ static int mscratch_create_region(struct mscratch *ms)
 		.window		= READ_ONCE(window),
 		.mmap		= READ_ONCE(mmap),
 	};
-	struct vfio_migration_region *mr;
+	struct vfio_migration *m;
 
-	mr = vfio_migration_region_create(mdev_dev(ms->mdev), &params);
-	if (IS_ERR(mr))
-		return PTR_ERR(mr);
-	ms->mr = mr;
+	m = vfio_migration_create(mdev_dev(ms->mdev), &params);
+	if (IS_ERR(m))
+		return PTR_ERR(m);
+	ms->migration = m;
 
 	return 0;
 }
 
 static void mscratch_free(struct mscratch *ms)
 {
-	vfio_migration_region_destroy(ms->mr);
+	vfio_migration_destroy(ms->migration);
 	bitmap_free(ms->mapped);
 	bitmap_free(ms->dirty);
 	vfree(ms->scratch);
@@ -1246,7 +1246,7 @@ static int mscratch_create(struct kobject *kobj, struct mdev_device *mdev)
 	mscratch_reset(ms);
 
 	if (READ_ONCE(migration)) {
-		ret = mscratch_create_region(ms);
+		ret = mscratch_create_migration(ms);
 		if (ret)
 			goto err_free;
 	}

@@ -1,0 +1,818 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Migration of VFIO devices for vendor drivers: the state as a stream
+ *
+ * What userspace gets is a stream of bytes, cut into chunks of any size:
+ *
+ *	struct vfm_header	once
+ *	struct vfm_record	before each run of the state,
+ *	data			followed by the bytes of the run
+ *	...
+ *	struct vfm_record	one that marks the end, with length and checksum
+ *
+ * All numbers in it are little endian.  A chunk is in one of two places:
+ *
+ *	memory	the part of the device's state that the driver has as memory,
+ *		as it is.  Chunks that are saved while the device is stopped
+ *		are read there, so that nobody copies them but userspace.
+ *	window	a buffer for everything else that is saved, and for all that
+ *		is loaded.
+ */
+
+#include <linux/bitops.h>
+#include <linux/debugfs.h>
+#include <linux/device.h>
+#include <linux/err.h>
+#include <linux/hash.h>
+#include <linux/kernel.h>
+#include <linux/ktime.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/vmalloc.h>
+#include <linux/workqueue.h>
+
+#include <asm/unaligned.h>
+
+#include "vfio_migration_priv.h"
+
+static struct dentry *vfm_debugfs;
+
+/*
+ * The checksum
+ */
+
+/* Also where the compiler goes for size, as this is done for all of the state */
+static __always_inline void vfm_sum_word(u64 *words, u64 *sums, const u8 *from)
+{
+	*words += get_unaligned_le64(from);
+	/* Turned alone, it is where it was after 64 words of zeroes */
+	*sums = (rol64(*sums, 7) + *words) * GOLDEN_RATIO_64;
+}
+
+/* The calls may cut the bytes anywhere */
+static void vfm_sum_add(struct vfm_sum *sum, const u8 *from, size_t len)
+{
+	u64 words = sum->words, sums = sum->sums;
+
+	for (; len && sum->count; len--) {
+		sum->last[sum->count++] = *from++;
+		if (sum->count == sizeof(sum->last)) {
+			vfm_sum_word(&words, &sums, sum->last);
+			sum->count = 0;
+		}
+	}
+	for (; len >= 8 * sizeof(u64); len -= 8 * sizeof(u64)) {
+		vfm_sum_word(&words, &sums, from);
+		vfm_sum_word(&words, &sums, from + 8);
+		vfm_sum_word(&words, &sums, from + 16);
+		vfm_sum_word(&words, &sums, from + 24);
+		vfm_sum_word(&words, &sums, from + 32);
+		vfm_sum_word(&words, &sums, from + 40);
+		vfm_sum_word(&words, &sums, from + 48);
+		vfm_sum_word(&words, &sums, from + 56);
+		from += 8 * sizeof(u64);
+	}
+	for (; len >= sizeof(u64); len -= sizeof(u64)) {
+		vfm_sum_word(&words, &sums, from);
+		from += sizeof(u64);
+	}
+	while (len--)
+		sum->last[sum->count++] = *from++;
+
+	sum->words = words;
+	sum->sums = sums;
+}
+
+/* The word that is not complete counts with zeroes behind it */
+static struct vfm_sum vfm_sum_end(struct vfm_sum sum)
+{
+	if (sum.count) {
+		memset(sum.last + sum.count, 0, sizeof(sum.last) - sum.count);
+		vfm_sum_word(&sum.words, &sum.sums, sum.last);
+		sum.count = 0;
+	}
+
+	return sum;
+}
+
+/*
+ * What userspace reads in the memory is summed up while it does so, by
+ * another processor if there is one.  The device is stopped, so that the
+ * work can go ahead of userspace.  All else is in the order of the stream:
+ * whoever adds something more waits first.
+ */
+static void vfm_sum_work(struct work_struct *work)
+{
+	struct vfio_migration *m =
+		container_of(work, struct vfio_migration, sum_work);
+	size_t done, n;
+
+	for (done = 0; done < m->sum_len; done += n) {
+		n = min_t(size_t, m->sum_len - done, SZ_1M);
+		vfm_sum_add(&m->save.sum, m->sum_from + done, n);
+		cond_resched();
+	}
+}
+
+static void vfm_sum_later(struct vfio_migration *m, const void *from,
+			  size_t len)
+{
+	flush_work(&m->sum_work);
+	m->sum_from = from;
+	m->sum_len = len;
+	queue_work(system_unbound_wq, &m->sum_work);
+}
+
+static void vfm_sum_now(struct vfio_migration *m, const void *from,
+			size_t len)
+{
+	flush_work(&m->sum_work);
+	vfm_sum_add(&m->save.sum, from, len);
+}
+
+/*
+ * Saving
+ */
+
+static void vfm_save_begin(struct vfio_migration *m)
+{
+	const struct vfio_migration_params *params = &m->params;
+	struct vfm_save *save = &m->save;
+	struct vfm_header *header = &save->frame.header;
+
+	flush_work(&m->sum_work);
+	memset(save, 0, sizeof(*save));
+	memset(m->window, 0, m->window_size);
+
+	header->magic = cpu_to_le32(VFM_MAGIC);
+	header->version = cpu_to_le32(VFM_STREAM_VERSION);
+	strscpy_pad(header->type, params->type, sizeof(header->type));
+	header->type_version = cpu_to_le32(params->version);
+	header->state_size = cpu_to_le64(params->state_size);
+	save->frame_len = sizeof(*header);
+
+	if (params->ops->save_begin)
+		params->ops->save_begin(params->data);
+}
+
+u64 vfm_save_pending(struct vfio_migration *m)
+{
+	const struct vfio_migration_params *params = &m->params;
+	const struct vfm_save *save = &m->save;
+	bool running = vfm_running(m);
+	u64 pending, more = 0;
+
+	pending = save->frame_len - save->frame_pos + save->run_len;
+	if (save->ended)
+		return pending;
+
+	if (params->ops->next)
+		more = params->ops->pending(params->data, running);
+	else if (!running && !save->all_given)
+		more = params->state_size;
+	if (more)
+		pending += sizeof(struct vfm_record) + more;
+	if (!running)
+		pending += sizeof(struct vfm_record);
+
+	return pending;
+}
+
+static bool vfm_save_next_run(struct vfio_migration *m)
+{
+	const struct vfio_migration_params *params = &m->params;
+	struct vfm_save *save = &m->save;
+	u64 size = params->state_size;
+	u64 pos = 0, len = size;
+
+	if (params->ops->next
+	    ? !params->ops->next(params->data, vfm_running(m), &pos, &len)
+	    : vfm_running(m) || save->all_given)
+		return false;
+	if (WARN_ON_ONCE(!len || pos >= size || len > size - pos))
+		return false;
+	save->all_given = true;
+
+	save->run_pos = pos;
+	save->run_len = len;
+	save->run_direct = false;
+
+	return true;
+}
+
+/* Make the record that the stream goes on with.  False: nothing at present. */
+static bool vfm_save_next_record(struct vfio_migration *m, size_t used,
+				 size_t *summed)
+{
+	struct vfm_save *save = &m->save;
+	struct vfm_record *record = &save->frame.record;
+	struct vfm_sum sum;
+
+	if (save->ended)
+		return false;
+
+	if (vfm_save_next_run(m)) {
+		record->magic = cpu_to_le32(VFM_RECORD_DATA);
+		record->pos = cpu_to_le64(save->run_pos);
+		record->len = cpu_to_le64(save->run_len);
+		record->sum = 0;
+	} else if (!vfm_running(m)) {
+		vfm_sum_now(m, m->window + *summed, used - *summed);
+		*summed = used;
+		save->ended = true;
+		record->magic = cpu_to_le32(VFM_RECORD_END);
+		record->pos = cpu_to_le64(save->bytes + used);
+		sum = vfm_sum_end(save->sum);
+		record->len = cpu_to_le64(sum.words);
+		record->sum = cpu_to_le64(sum.sums);
+	} else {
+		return false;
+	}
+	record->sequence = cpu_to_le32(save->sequence++);
+	save->frame_pos = 0;
+	save->frame_len = sizeof(*record);
+
+	return true;
+}
+
+/* How much of the current run can be read in the memory as it is */
+static u64 vfm_save_direct(struct vfio_migration *m)
+{
+	const struct vfm_save *save = &m->save;
+	u64 size = m->params.memory_size;
+
+	if (vfm_running(m) || save->run_pos >= size ||
+	    (m->mmap && !IS_ALIGNED(save->run_pos, PAGE_SIZE)))
+		return 0;
+
+	return min3(save->run_len, size - save->run_pos, m->window_size);
+}
+
+/* Userspace reads this piece of the run in the memory */
+static void vfm_save_commit_direct(struct vfio_migration *m, u64 len)
+{
+	struct vfm_save *save = &m->save;
+	u64 pos = save->run_pos;
+
+	/* All that is read so of this run is known with the first piece */
+	if (!save->run_direct)
+		vfm_sum_later(m, m->params.memory + pos,
+			      min(save->run_len, m->params.memory_size - pos));
+	save->run_direct = true;
+	save->run_pos += len;
+	save->run_len -= len;
+	save->chunk = m->params.memory + pos;
+	save->chunk_size = len;
+	save->bytes += len;
+}
+
+/* Put a piece of the current run into the window */
+static int vfm_save_copy(struct vfio_migration *m, size_t used,
+			 size_t *copied)
+{
+	const struct vfio_migration_params *params = &m->params;
+	struct vfm_save *save = &m->save;
+	u64 len = min(save->run_len, m->window_size - used);
+	int ret;
+
+	if (save->run_pos < params->memory_size) {
+		len = min(len, params->memory_size - save->run_pos);
+		/* Up to where it can be read in the memory */
+		if (!vfm_running(m))
+			len = min_t(u64, len, PAGE_SIZE -
+				    offset_in_page(save->run_pos));
+		memcpy(m->window + used, params->memory + save->run_pos, len);
+	} else {
+		ret = params->ops->save(params->data, save->run_pos,
+					m->window + used, len);
+		if (ret)
+			return ret;
+	}
+	save->run_pos += len;
+	save->run_len -= len;
+	*copied = len;
+
+	return 0;
+}
+
+/*
+ * Make the next chunk.  If the driver fails before there is anything in it,
+ * that is an error; otherwise userspace gets what there is, and meets the
+ * error the next time.  There may be nothing at present, and then no chunk.
+ */
+int vfm_save_commit(struct vfio_migration *m)
+{
+	struct vfm_save *save = &m->save;
+	size_t used = 0, summed = 0, len;
+	int ret;
+
+	if (READ_ONCE(m->fail_save))
+		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
+
+	while (used < m->window_size) {
+		if (save->frame_pos < save->frame_len) {
+			len = min_t(u64, save->frame_len - save->frame_pos,
+				    m->window_size - used);
+			memcpy(m->window + used,
+			       save->frame.bytes + save->frame_pos, len);
+			save->frame_pos += len;
+			used += len;
+		} else if (save->run_len) {
+			u64 direct = vfm_save_direct(m);
+
+			if (direct && used)
+				break;
+			if (direct) {
+				vfm_save_commit_direct(m, direct);
+				return 0;
+			}
+			ret = vfm_save_copy(m, used, &len);
+			if (ret && !used)
+				return vfm_failed(m, ret, ret == -EIO);
+			if (ret)
+				break;
+			used += len;
+		} else if (!vfm_save_next_record(m, used, &summed)) {
+			break;
+		}
+	}
+
+	/* Nothing of an earlier chunk is behind a shorter one */
+	if (used < save->window_used)
+		memset(m->window + used, 0, save->window_used - used);
+	save->window_used = used;
+	save->chunk = m->window;
+	save->chunk_size = used;
+	save->bytes += used;
+	/* The last record is not part of what it sums up */
+	if (!save->ended)
+		vfm_sum_now(m, m->window + summed, used - summed);
+
+	return 0;
+}
+
+/* Userspace is done with the chunk */
+void vfm_save_release(struct vfio_migration *m)
+{
+	struct vfm_save *save = &m->save;
+
+	if (!save->chunk_size)
+		return;
+
+	m->bytes_saved += save->chunk_size;
+	m->chunks_saved++;
+	save->chunk_size = 0;
+}
+
+/*
+ * Loading
+ *
+ * Userspace may have mapped the window, and change it at any time.  So headers
+ * and records are looked at in a copy, and so the driver has to do.
+ */
+
+static void vfm_load_begin(struct vfio_migration *m)
+{
+	struct vfm_load *load = &m->load;
+
+	memset(load, 0, sizeof(*load));
+	load->frame_len = sizeof(struct vfm_header);
+}
+
+static int vfm_load_header(struct vfio_migration *m)
+{
+	const struct vfio_migration_params *params = &m->params;
+	const struct vfm_header *header = &m->load.frame.header;
+	char type[sizeof(header->type)];
+
+	strscpy_pad(type, params->type, sizeof(type));
+	if (header->magic != cpu_to_le32(VFM_MAGIC) ||
+	    header->version != cpu_to_le32(VFM_STREAM_VERSION) ||
+	    memcmp(header->type, type, sizeof(type)) ||
+	    header->type_version != cpu_to_le32(params->version) ||
+	    header->reserved ||
+	    header->state_size != cpu_to_le64(params->state_size))
+		return -EINVAL;
+
+	return 0;
+}
+
+static int vfm_load_record(struct vfio_migration *m)
+{
+	struct vfm_load *load = &m->load;
+	const struct vfm_record *record = &load->frame.record;
+	u64 size = m->params.state_size;
+	u64 pos = le64_to_cpu(record->pos);
+	u64 len = le64_to_cpu(record->len);
+	struct vfm_sum sum;
+
+	if (le32_to_cpu(record->sequence) != load->sequence++)
+		return -EINVAL;
+
+	switch (le32_to_cpu(record->magic)) {
+	case VFM_RECORD_DATA:
+		if (record->sum || !len || pos >= size || len > size - pos)
+			return -EINVAL;
+		load->run_pos = pos;
+		load->run_len = len;
+		return 0;
+	case VFM_RECORD_END:
+		sum = vfm_sum_end(load->sum);
+		if (pos != load->bytes || len != sum.words ||
+		    le64_to_cpu(record->sum) != sum.sums)
+			return -EINVAL;
+		load->ended = true;
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+/* A header or record is complete */
+static int vfm_load_frame(struct vfio_migration *m)
+{
+	struct vfm_load *load = &m->load;
+	int ret;
+
+	ret = load->bytes ? vfm_load_record(m) : vfm_load_header(m);
+	if (ret)
+		return ret;
+
+	vfm_sum_add(&load->sum, load->frame.bytes, load->frame_len);
+	load->bytes += load->frame_len;
+	load->frame_pos = 0;
+	load->frame_len = sizeof(struct vfm_record);
+
+	return 0;
+}
+
+static int vfm_load_run(struct vfio_migration *m, const u8 *from,
+			size_t len)
+{
+	const struct vfio_migration_params *params = &m->params;
+	struct vfm_load *load = &m->load;
+	size_t memory = 0;
+	int ret;
+
+	if (load->run_pos < params->memory_size) {
+		memory = min_t(u64, len, params->memory_size - load->run_pos);
+		memcpy(params->memory + load->run_pos, from, memory);
+	}
+	if (memory < len) {
+		ret = params->ops->load(params->data, load->run_pos + memory,
+					from + memory, len - memory);
+		if (ret)
+			return ret;
+	}
+	vfm_sum_add(&load->sum, from, len);
+	load->bytes += len;
+	load->run_pos += len;
+	load->run_len -= len;
+
+	return 0;
+}
+
+/* Take in @len bytes of the window, wherever in the stream they begin and end */
+static int vfm_load_chunk(struct vfio_migration *m, size_t len)
+{
+	struct vfm_load *load = &m->load;
+	const u8 *from = m->window;
+	int ret = load->error;
+	size_t n;
+
+	while (len && !ret) {
+		if (load->ended)
+			return -EINVAL;
+
+		if (load->run_len) {
+			n = min_t(u64, len, load->run_len);
+			ret = vfm_load_run(m, from, n);
+		} else {
+			n = min(len, load->frame_len - load->frame_pos);
+			memcpy(load->frame.bytes + load->frame_pos, from, n);
+			load->frame_pos += n;
+			if (load->frame_pos == load->frame_len)
+				ret = vfm_load_frame(m);
+		}
+		from += n;
+		len -= n;
+	}
+
+	return ret;
+}
+
+int vfm_load_commit(struct vfio_migration *m, u64 len)
+{
+	int ret;
+
+	if (m->state != VFM_RESUMING || len > m->window_size)
+		return -EINVAL;
+	if (READ_ONCE(m->fail_load))
+		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
+
+	ret = vfm_load_chunk(m, len);
+	if (ret) {
+		/* Where the stream goes on is lost */
+		m->load.error = -EINVAL;
+		return vfm_failed(m, ret, ret == -EIO);
+	}
+	m->bytes_loaded += len;
+	m->chunks_loaded += !!len;
+
+	return 0;
+}
+
+/*
+ * Everything has to have come, or nothing at all: then the device stays as it
+ * was.  What a stream that breaks off has left behind is good for nothing.
+ */
+static int vfm_load_end(struct vfio_migration *m)
+{
+	const struct vfio_migration_params *params = &m->params;
+	struct vfm_load *load = &m->load;
+	int ret = 0;
+
+	if (load->taken || (!load->bytes && !load->frame_pos && !load->error))
+		return 0;
+
+	if (load->error || !load->ended)
+		ret = -EINVAL;
+	else if (params->ops->loaded)
+		ret = params->ops->loaded(params->data);
+	if (ret)
+		return vfm_failed(m, ret, true);
+	load->taken = true;
+
+	return 0;
+}
+
+/*
+ * What is done between two states
+ */
+
+static int vfm_stop(struct vfio_migration *m)
+{
+	int ret = m->params.ops->stop(m->params.data);
+
+	if (ret)
+		return vfm_failed(m, ret, ret == -EIO);
+	m->stopped_ns = ktime_get_ns();
+
+	return 0;
+}
+
+static int vfm_start(struct vfio_migration *m)
+{
+	int ret = m->params.ops->start(m->params.data);
+
+	if (ret)
+		return vfm_failed(m, ret, ret == -EIO);
+	m->started_ns = ktime_get_ns();
+
+	return 0;
+}
+
+/*
+ * The arcs that do something, one step each.  Nothing of a stream is given up
+ * by those that leave it.
+ */
+#define VFM_ARC(from, to)	((from) << 3 | (to))
+
+int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to)
+{
+	switch (VFM_ARC(from, to)) {
+	case VFM_ARC(VFM_RUNNING, VFM_STOP):
+	case VFM_ARC(VFM_PRE_COPY, VFM_STOP_COPY):
+		return vfm_stop(m);
+	case VFM_ARC(VFM_STOP, VFM_RUNNING):
+		return vfm_start(m);
+	case VFM_ARC(VFM_RUNNING, VFM_PRE_COPY):
+	case VFM_ARC(VFM_STOP, VFM_STOP_COPY):
+		vfm_save_begin(m);
+		return 0;
+	case VFM_ARC(VFM_STOP, VFM_RESUMING):
+		vfm_load_begin(m);
+		return 0;
+	case VFM_ARC(VFM_RESUMING, VFM_STOP):
+		return vfm_load_end(m);
+	case VFM_ARC(VFM_PRE_COPY, VFM_RUNNING):
+	case VFM_ARC(VFM_STOP_COPY, VFM_STOP):
+		return 0;
+	default:
+		WARN_ON_ONCE(1);
+		return -EINVAL;
+	}
+}
+
+static void vfm_reset(struct vfio_migration *m)
+{
+	flush_work(&m->sum_work);
+	m->params.ops->reset(m->params.data);
+	memset(m->window, 0, m->window_size);
+	memset(&m->save, 0, sizeof(m->save));
+	memset(&m->load, 0, sizeof(m->load));
+	m->state = VFM_RUNNING;
+}
+
+/**
+ * vfio_migration_reset() - Userspace resets the device
+ * @m: the migration of the device
+ *
+ * To be called by the driver for VFIO_DEVICE_RESET.  Resets the device by the
+ * driver's callback, ends what is being saved or loaded, and gets back to the
+ * running state.  This is the only way out of the error state.
+ *
+ * Context: Process context.  Waits for other accesses.
+ *
+ * Return: 0, or -EINTR if a fatal signal is pending.
+ */
+int vfio_migration_reset(struct vfio_migration *m)
+{
+	if (mutex_lock_killable(&m->lock))
+		return -EINTR;
+	vfm_reset(m);
+	mutex_unlock(&m->lock);
+
+	return 0;
+}
+EXPORT_SYMBOL_GPL(vfio_migration_reset);
+
+/**
+ * vfio_migration_open() - Userspace opens the device
+ * @m: the migration of the device
+ *
+ * To be called by the driver for each file descriptor of the device, before
+ * any other access by userspace.
+ *
+ * Context: Process context.
+ *
+ * Return: 0, or -ENOMEM if there is no memory for the window.
+ */
+int vfio_migration_open(struct vfio_migration *m)
+{
+	int ret = 0;
+
+	mutex_lock(&m->lock);
+	if (!m->opens) {
+		/* Zeroed, so that it does not show who used the memory before */
+		m->window = vmalloc_user(m->window_size);
+		if (!m->window)
+			ret = -ENOMEM;
+	}
+	if (!ret)
+		m->opens++;
+	mutex_unlock(&m->lock);
+
+	return ret;
+}
+EXPORT_SYMBOL_GPL(vfio_migration_open);
+
+/**
+ * vfio_migration_release() - Userspace closes the device
+ * @m: the migration of the device
+ *
+ * To be called by the driver for each vfio_migration_open().  With the
+ * last file descriptor the device is reset, in whatever state it is: the next
+ * user finds it running, without a trace of this one.
+ *
+ * Context: Process context.
+ */
+void vfio_migration_release(struct vfio_migration *m)
+{
+	mutex_lock(&m->lock);
+	if (!--m->opens) {
+		vfm_reset(m);
+		vfree(m->window);
+		m->window = NULL;
+	}
+	mutex_unlock(&m->lock);
+}
+EXPORT_SYMBOL_GPL(vfio_migration_release);
+
+static int vfm_state_get(void *data, u64 *value)
+{
+	const struct vfio_migration *m = data;
+
+	*value = vfm_v1_state(m);
+
+	return 0;
+}
+DEFINE_DEBUGFS_ATTRIBUTE(vfm_state_fops, vfm_state_get, NULL, "%llu\n");
+
+static void vfm_debugfs_add(struct vfio_migration *m, const char *name)
+{
+	struct dentry *d = debugfs_create_dir(name, vfm_debugfs);
+
+	m->debugfs = d;
+	debugfs_create_x32("fail_state", 0600, d, &m->fail_state);
+	debugfs_create_bool("fail_save", 0600, d, &m->fail_save);
+	debugfs_create_bool("fail_load", 0600, d, &m->fail_load);
+	debugfs_create_bool("fail_fatal", 0600, d, &m->fail_fatal);
+	debugfs_create_file("state", 0400, d, m, &vfm_state_fops);
+	debugfs_create_u64("bytes_saved", 0400, d, &m->bytes_saved);
+	debugfs_create_u64("bytes_loaded", 0400, d, &m->bytes_loaded);
+	debugfs_create_u64("chunks_saved", 0400, d, &m->chunks_saved);
+	debugfs_create_u64("chunks_loaded", 0400, d, &m->chunks_loaded);
+	debugfs_create_u64("stopped_ns", 0400, d, &m->stopped_ns);
+	debugfs_create_u64("started_ns", 0400, d, &m->started_ns);
+}
+
+static bool vfm_params_valid(const struct vfio_migration_params *params)
+{
+	const struct vfio_migration_ops *ops = params->ops;
+
+	return ops && ops->stop && ops->start && ops->reset &&
+	       !ops->save == !ops->load && !ops->next == !ops->pending &&
+	       (ops->save || params->memory_size == params->state_size) &&
+	       params->type && *params->type &&
+	       strlen(params->type) < VFIO_MIGRATION_TYPE_LEN &&
+	       params->state_size &&
+	       params->memory_size <= params->state_size &&
+	       params->state_size <= S64_MAX / 2 &&
+	       IS_ALIGNED(params->memory_size, PAGE_SIZE) &&
+	       !params->memory == !params->memory_size &&
+	       IS_ALIGNED(params->offset, PAGE_SIZE) &&
+	       params->window <= VFIO_MIGRATION_MAX_WINDOW;
+}
+
+/**
+ * vfio_migration_create() - Let a device migrate
+ * @dev: the device it belongs to
+ * @params: its state.  The structure is copied; what it points to must stay
+ *	until vfio_migration_destroy().
+ *
+ * Context: Process context.
+ *
+ * Return:
+ * * what the other functions take, never NULL
+ * * ERR_PTR(-EINVAL) if something in @params is missing or does not fit
+ * * ERR_PTR(-ENOMEM)
+ */
+struct vfio_migration *
+vfio_migration_create(struct device *dev,
+		      const struct vfio_migration_params *params)
+{
+	struct vfio_migration *m;
+
+	if (!vfm_params_valid(params))
+		return ERR_PTR(-EINVAL);
+
+	m = kzalloc(sizeof(*m), GFP_KERNEL);
+	if (!m)
+		return ERR_PTR(-ENOMEM);
+
+	m->params = *params;
+	m->window_size = params->window ?: VFIO_MIGRATION_DEFAULT_WINDOW;
+	m->state = VFM_RUNNING;
+	mutex_init(&m->lock);
+	INIT_WORK(&m->sum_work, vfm_sum_work);
+	vfm_v1_init(m);
+	vfm_debugfs_add(m, dev_name(dev));
+
+	return m;
+}
+EXPORT_SYMBOL_GPL(vfio_migration_create);
+
+/**
+ * vfio_migration_destroy() - Free what vfio_migration_create() made
+ * @m: what vfio_migration_create() returned, or failed with
+ *
+ * To be called when the device is removed and nobody has it open any more.
+ *
+ * Context: Process context.
+ */
+void vfio_migration_destroy(struct vfio_migration *m)
+{
+	if (IS_ERR_OR_NULL(m))
+		return;
+
+	WARN_ON(m->opens);
+	debugfs_remove_recursive(m->debugfs);
+	mutex_destroy(&m->lock);
+	kfree(m);
+}
+EXPORT_SYMBOL_GPL(vfio_migration_destroy);
+
+static int __init vfio_migration_init(void)
+{
+	vfm_debugfs = debugfs_create_dir("vfio_migration_region", NULL);
+
+	return 0;
+}
+
+static void __exit vfio_migration_exit(void)
+{
+	debugfs_remove_recursive(vfm_debugfs);
+}
+
+module_init(vfio_migration_init);
+module_exit(vfio_migration_exit);
+
+MODULE_LICENSE("GPL v2");
+MODULE_DESCRIPTION("Migration of VFIO devices for vendor drivers");
+

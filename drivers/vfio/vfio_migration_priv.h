@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the parts of the VFIO migration library share
+ *
+ *	vfio_migration.c	the stream, the states and what is done between them
+ *	vfio_migration_v1.c	the migration region, version 1 of the protocol
+ */
+#ifndef _VFIO_MIGRATION_PRIV_H
+#define _VFIO_MIGRATION_PRIV_H
+
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/types.h>
+#include <linux/vfio_migration.h>
+#include <linux/workqueue.h>
+
+/**
+ * enum vfm_state - what a device does
+ * @VFM_ERROR: nothing, until it is reset
+ * @VFM_STOP: nothing
+ * @VFM_RUNNING: runs
+ * @VFM_STOP_COPY: nothing, and its state is saved
+ * @VFM_RESUMING: nothing, and a state is loaded
+ * @VFM_PRE_COPY: runs, and its state is saved
+ */
+enum vfm_state {
+	VFM_ERROR,
+	VFM_STOP,
+	VFM_RUNNING,
+	VFM_STOP_COPY,
+	VFM_RESUMING,
+	VFM_PRE_COPY,
+};
+
+#define VFM_MAGIC		0x4752494d	/* "MIRG" */
+#define VFM_STREAM_VERSION	1
+#define VFM_RECORD_DATA		0x41544144	/* "DATA" */
+#define VFM_RECORD_END		0x20444e45	/* "END " */
+
+/**
+ * struct vfm_header - the beginning of a stream
+ * @magic: VFM_MAGIC
+ * @version: VFM_STREAM_VERSION, that of all that is described here
+ * @type: what kind of device it comes from, filled up with zeroes
+ * @type_version: the version of the state's layout
+ * @reserved: 0
+ * @state_size: bytes of state
+ */
+struct vfm_header {
+	__le32 magic;
+	__le32 version;
+	char type[VFIO_MIGRATION_TYPE_LEN];
+	__le32 type_version;
+	__le32 reserved;
+	__le64 state_size;
+};
+
+/**
+ * struct vfm_record - what follows in the stream
+ * @magic: VFM_RECORD_DATA or VFM_RECORD_END
+ * @sequence: number of this record, from 0
+ * @pos: where the run is in the state; at the end, bytes before this record
+ * @len: bytes in the run
+ * @sum: 0
+ *
+ * At the end @len and @sum are vfm_sum.words and vfm_sum.sums of all bytes before
+ * this record.
+ */
+struct vfm_record {
+	__le32 magic;
+	__le32 sequence;
+	__le64 pos;
+	__le64 len;
+	__le64 sum;
+};
+
+/* What of the stream is not the device's state */
+union vfm_frame {
+	struct vfm_header header;
+	struct vfm_record record;
+	u8 bytes[sizeof(struct vfm_header)];
+};
+
+/**
+ * struct vfm_sum - a checksum
+ * @words: sum of all words of 64 bits, little endian
+ * @sums: sum of @words after each of them, turned and multiplied each time
+ * @last: the bytes that are not a word yet
+ * @count: how many bytes these are
+ *
+ * It is there for accidents, and cheap: userspace is to spend its time copying.
+ * Each bit that flips is noticed, and so is every change of the order that
+ * accidents are likely to make.
+ */
+struct vfm_sum {
+	u64 words;
+	u64 sums;
+	u8 last[sizeof(u64)];
+	size_t count;
+};
+
+/**
+ * struct vfm_save - a stream on its way out
+ * @sum: checksum so far
+ * @bytes: length so far, of what is in chunks
+ * @sequence: number of the next record
+ * @frame: what is to go out before anything else
+ * @frame_pos: how much of it has gone
+ * @frame_len: how much there is
+ * @run_pos: what is left of the current run
+ * @run_len: its length, 0 between two runs
+ * @run_direct: the rest of it in the memory is in the checksum already
+ * @all_given: the state was given out; all of it, without next()
+ * @ended: the record that marks the end was made
+ * @window_used: how much of the window is not zero
+ * @chunk: the committed chunk, in the window or in the memory
+ * @chunk_size: its size, 0 if there is none
+ */
+struct vfm_save {
+	struct vfm_sum sum;
+	u64 bytes;
+	u32 sequence;
+
+	union vfm_frame frame;
+	size_t frame_pos;
+	size_t frame_len;
+
+	u64 run_pos;
+	u64 run_len;
+	bool run_direct;
+	bool all_given;
+	bool ended;
+
+	size_t window_used;
+	const u8 *chunk;
+	u64 chunk_size;
+};
+
+/**
+ * struct vfm_load - a stream on its way in
+ * @sum: checksum so far
+ * @bytes: length so far
+ * @sequence: number that the next record must have
+ * @frame: the header or record that is coming in
+ * @frame_pos: how much of it is here
+ * @frame_len: how much it has
+ * @run_pos: where the rest of the current run goes
+ * @run_len: its length, 0 between two runs
+ * @ended: the end has come, and all was right
+ * @taken: the driver has taken the state over
+ * @error: why the stream was refused, or 0
+ */
+struct vfm_load {
+	struct vfm_sum sum;
+	u64 bytes;
+	u32 sequence;
+
+	union vfm_frame frame;
+	size_t frame_pos;
+	size_t frame_len;
+
+	u64 run_pos;
+	u64 run_len;
+	bool ended;
+	bool taken;
+	int error;
+};
+
+/**
+ * struct vfio_migration - the migration of a device
+ * @params: what the driver said
+ * @window_size: size of the window in bytes
+ * @window_offset: where the window begins in the region of version 1
+ * @size: size of that region
+ * @mmap: the data section can be mapped
+ * @lock: guards the protocol, that is all below, and serializes the callbacks.
+ *	Taken before mmap_lock, because user memory is accessed under it.
+ * @opens: number of open file descriptors
+ * @window: the window; does not change while there is one
+ * @state: what the device does
+ * @save: valid while the state is saved
+ * @load: valid while a state is loaded
+ * @sum_work: adds @sum_len bytes at @sum_from to the checksum of @save
+ * @sum_from: what it adds
+ * @sum_len: how much of it
+ * @debugfs: folder with all below
+ * @fail_state: set bits are values of device_state that cannot be entered
+ * @fail_save: no chunk can be had
+ * @fail_load: no chunk is taken
+ * @fail_fatal: these failures lead to the error state
+ * @bytes_saved: bytes in chunks that userspace was done with
+ * @bytes_loaded: bytes that userspace gave
+ * @chunks_saved: the chunks of @bytes_saved
+ * @chunks_loaded: the chunks of @bytes_loaded
+ * @stopped_ns: CLOCK_MONOTONIC when the device was last stopped
+ * @started_ns: CLOCK_MONOTONIC when it was last started
+ */
+struct vfio_migration {
+	struct vfio_migration_params params;
+	u64 window_size;
+	u64 window_offset;
+	u64 size;
+	bool mmap;
+
+	struct mutex lock;	/* guards the protocol */
+	unsigned int opens;
+	u8 *window;
+	enum vfm_state state;
+	struct vfm_save save;
+	struct vfm_load load;
+
+	struct work_struct sum_work;
+	const void *sum_from;
+	size_t sum_len;
+
+	struct dentry *debugfs;
+	u32 fail_state;
+	bool fail_save;
+	bool fail_load;
+	bool fail_fatal;
+	u64 bytes_saved;
+	u64 bytes_loaded;
+	u64 chunks_saved;
+	u64 chunks_loaded;
+	u64 stopped_ns;
+	u64 started_ns;
+};
+
+static inline bool vfm_running(const struct vfio_migration *m)
+{
+	return m->state == VFM_RUNNING || m->state == VFM_PRE_COPY;
+}
+
+static inline bool vfm_saving(const struct vfio_migration *m)
+{
+	return m->state == VFM_PRE_COPY || m->state == VFM_STOP_COPY;
+}
+
+/* A failure that may be the device's end */
+static inline int vfm_failed(struct vfio_migration *m, int error, bool fatal)
+{
+	if (fatal)
+		m->state = VFM_ERROR;
+
+	return error;
+}
+
+u64 vfm_save_pending(struct vfio_migration *m);
+int vfm_save_commit(struct vfio_migration *m);
+void vfm_save_release(struct vfio_migration *m);
+int vfm_load_commit(struct vfio_migration *m, u64 len);
+int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to);
+
+void vfm_v1_init(struct vfio_migration *m);
+u32 vfm_v1_state(const struct vfio_migration *m);
+
+#endif /* _VFIO_MIGRATION_PRIV_H */

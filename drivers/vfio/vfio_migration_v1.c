@@ -1,0 +1,583 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Migration of VFIO devices for vendor drivers: the migration region, version
+ * 1 of the protocol
+ *
+ * The region begins with struct vfio_device_migration_info, which is trapped,
+ * in a page of its own.  The data section behind it has two parts, the memory
+ * and the window.  data_offset says in which of them a chunk is.  Userspace can
+ * only read the memory.  The window is at the end of the region, because
+ * userspace splits a chunk that would go beyond the region's end.
+ */
+
+#include <linux/bitops.h>
+#include <linux/build_bug.h>
+#include <linux/fs.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/pagemap.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vfio.h>
+#include <linux/vmalloc.h>
+
+#include "vfio_migration_priv.h"
+
+/* What userspace was built against does not change */
+#define VFM_FIELD(field, offset) \
+	static_assert(offsetof(struct vfio_device_migration_info, field) == (offset))
+
+VFM_FIELD(device_state, 0);
+VFM_FIELD(reserved, 4);
+VFM_FIELD(pending_bytes, 8);
+VFM_FIELD(data_offset, 16);
+VFM_FIELD(data_size, 24);
+static_assert(sizeof(struct vfio_device_migration_info) == 32);
+static_assert(VFIO_DEVICE_STATE_RUNNING == 1);
+static_assert(VFIO_DEVICE_STATE_SAVING == 2);
+static_assert(VFIO_DEVICE_STATE_RESUMING == 4);
+static_assert(VFIO_DEVICE_STATE_SET_ERROR(0) == 6);
+
+/* The memory begins behind the page of the header */
+#define VFM_MEMORY_OFFSET	PAGE_SIZE
+
+#define VFM_V1_PRE_COPY		(VFIO_DEVICE_STATE_RUNNING | \
+				 VFIO_DEVICE_STATE_SAVING)
+
+/* Where the parts are in the region */
+void vfm_v1_init(struct vfio_migration *m)
+{
+	m->window_offset = VFM_MEMORY_OFFSET + m->params.memory_size;
+	m->size = m->window_offset + m->window_size;
+	m->mmap = m->params.mmap && IS_ALIGNED(m->window_size, PAGE_SIZE);
+}
+
+/*
+ * The states
+ */
+
+/* device_state of a device */
+u32 vfm_v1_state(const struct vfio_migration *m)
+{
+	switch (m->state) {
+	case VFM_STOP:
+		return VFIO_DEVICE_STATE_STOP;
+	case VFM_RUNNING:
+		return VFIO_DEVICE_STATE_RUNNING;
+	case VFM_STOP_COPY:
+		return VFIO_DEVICE_STATE_SAVING;
+	case VFM_RESUMING:
+		return VFIO_DEVICE_STATE_RESUMING;
+	case VFM_PRE_COPY:
+		return VFM_V1_PRE_COPY;
+	default:
+		return VFIO_DEVICE_STATE_SET_ERROR(0);
+	}
+}
+
+/* What a valid device_state asks for */
+static enum vfm_state vfm_v1_wanted(u32 device_state)
+{
+	switch (device_state) {
+	case VFIO_DEVICE_STATE_STOP:
+		return VFM_STOP;
+	case VFIO_DEVICE_STATE_RUNNING:
+		return VFM_RUNNING;
+	case VFIO_DEVICE_STATE_SAVING:
+		return VFM_STOP_COPY;
+	case VFIO_DEVICE_STATE_RESUMING:
+		return VFM_RESUMING;
+	case VFM_V1_PRE_COPY:
+		return VFM_PRE_COPY;
+	default:
+		return VFM_ERROR;
+	}
+}
+
+/*
+ * The arcs that do something, one step each:
+ *
+ *	RUNNING   -> STOP	stop the device
+ *	STOP	  -> RUNNING	start it
+ *	RUNNING   -> PRE_COPY	begin a stream
+ *	PRE_COPY  -> RUNNING	leave it
+ *	PRE_COPY  -> STOP_COPY	stop the device, the stream goes on
+ *	STOP	  -> STOP_COPY	begin a stream
+ *	STOP_COPY -> STOP	leave it
+ *	STOP	  -> RESUMING	begin to load
+ *	RESUMING  -> STOP	check what was loaded
+ *
+ * All other pairs of valid states are a way over these arcs:
+ *
+ *	RUNNING   -> STOP_COPY, RESUMING		by STOP
+ *	STOP	  -> PRE_COPY				by RUNNING
+ *	STOP_COPY -> RUNNING, RESUMING, PRE_COPY	by STOP
+ *	PRE_COPY  -> STOP, RESUMING			by STOP_COPY
+ *	RESUMING  -> RUNNING, STOP_COPY, PRE_COPY	by STOP
+ *
+ * Nothing of a stream is given up by the arcs that leave it.  If starting the
+ * device fails on the way, everything is as it was, and can be tried again.
+ */
+static enum vfm_state vfm_v1_next(enum vfm_state from, enum vfm_state to)
+{
+	switch (from) {
+	case VFM_RUNNING:
+		return to == VFM_PRE_COPY ? to : VFM_STOP;
+	case VFM_STOP:
+		return to == VFM_PRE_COPY ? VFM_RUNNING : to;
+	case VFM_PRE_COPY:
+		return to == VFM_RUNNING ? to : VFM_STOP_COPY;
+	default:
+		return VFM_STOP;
+	}
+}
+
+static int vfm_v1_set_state(struct vfio_migration *m, u32 device_state)
+{
+	enum vfm_state state = vfm_v1_wanted(device_state), at = m->state, next;
+	int ret;
+
+	if (state == VFM_ERROR || at == VFM_ERROR)
+		return -EINVAL;
+
+	if (state != at && (READ_ONCE(m->fail_state) & BIT(device_state)))
+		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
+
+	for (; at != state; at = next) {
+		next = vfm_v1_next(at, state);
+		ret = vfm_step(m, at, next);
+		if (ret)
+			return ret;
+	}
+	m->state = state;
+
+	return 0;
+}
+
+/*
+ * Access by userspace
+ */
+
+/* Where the chunk is, or where one would be, in the region */
+static u64 vfm_v1_chunk_offset(const struct vfio_migration *m)
+{
+	const struct vfm_save *save = &m->save;
+
+	if (!save->chunk || save->chunk == m->window)
+		return m->window_offset;
+
+	return VFM_MEMORY_OFFSET + (save->chunk - (u8 *)m->params.memory);
+}
+
+static int vfm_v1_read_field(struct vfio_migration *m, u64 pos,
+			     size_t count, u64 *value)
+{
+	struct vfm_save *save = &m->save;
+	int ret;
+
+	switch (pos) {
+	case offsetof(struct vfio_device_migration_info, device_state):
+		if (count != sizeof(u32))
+			return -EINVAL;
+		*value = vfm_v1_state(m);
+		return 0;
+	case offsetof(struct vfio_device_migration_info, reserved):
+		if (count != sizeof(u32))
+			return -EINVAL;
+		*value = 0;
+		return 0;
+	case offsetof(struct vfio_device_migration_info, pending_bytes):
+		if (count != sizeof(u64))
+			return -EINVAL;
+		*value = 0;
+		if (vfm_saving(m)) {
+			vfm_save_release(m);
+			*value = vfm_save_pending(m);
+		}
+		return 0;
+	case offsetof(struct vfio_device_migration_info, data_offset):
+		if (count != sizeof(u64))
+			return -EINVAL;
+		*value = m->window_offset;
+		if (vfm_saving(m)) {
+			if (!save->chunk_size) {
+				ret = vfm_save_commit(m);
+				if (ret)
+					return ret;
+			}
+			*value = vfm_v1_chunk_offset(m);
+		}
+		return 0;
+	case offsetof(struct vfio_device_migration_info, data_size):
+		if (count != sizeof(u64))
+			return -EINVAL;
+		*value = vfm_saving(m) ? save->chunk_size : 0;
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static int vfm_v1_write_field(struct vfio_migration *m, u64 pos,
+			      size_t count, u64 value)
+{
+	switch (pos) {
+	case offsetof(struct vfio_device_migration_info, device_state):
+		if (count != sizeof(u32))
+			return -EINVAL;
+		return vfm_v1_set_state(m, value);
+	case offsetof(struct vfio_device_migration_info, reserved):
+		return count == sizeof(u32) ? 0 : -EINVAL;
+	case offsetof(struct vfio_device_migration_info, pending_bytes):
+	case offsetof(struct vfio_device_migration_info, data_offset):
+		return count == sizeof(u64) ? -EFAULT : -EINVAL;
+	case offsetof(struct vfio_device_migration_info, data_size):
+		if (count != sizeof(u64))
+			return -EINVAL;
+		return vfm_load_commit(m, value);
+	default:
+		return -EINVAL;
+	}
+}
+
+static int vfm_v1_read_data(struct vfio_migration *m, char __user *buf,
+			    size_t count, u64 pos)
+{
+	const struct vfm_save *save = &m->save;
+	u64 offset = vfm_v1_chunk_offset(m);
+
+	if (!vfm_saving(m) || pos < offset ||
+	    pos - offset > save->chunk_size ||
+	    count > save->chunk_size - (pos - offset))
+		return -EINVAL;
+
+	return copy_to_user(buf, save->chunk + (pos - offset), count) ?
+	       -EFAULT : 0;
+}
+
+static int vfm_v1_write_data(struct vfio_migration *m,
+			     const char __user *buf, size_t count, u64 pos)
+{
+	if (m->state != VFM_RESUMING || pos < m->window_offset)
+		return -EINVAL;
+
+	return copy_from_user(m->window + (pos - m->window_offset), buf,
+			      count) ? -EFAULT : 0;
+}
+
+/**
+ * vfio_migration_region_read() - Userspace reads the region
+ * @m: the migration of the device
+ * @buf: where to
+ * @count: bytes
+ * @ppos: position in the device's file, moved on
+ *
+ * To be called by the driver for a read(2) in the region.
+ *
+ * Context: Process context.  Waits for other accesses to the region, and for
+ * callbacks of the driver.
+ *
+ * Return:
+ * * the number of bytes read, which is @count
+ * * -EINVAL for what is not in the region, for a field not at its own width
+ *   and alignment, and for data that is not in the current chunk
+ * * -EFAULT if @buf cannot be written
+ * * -EINTR if a fatal signal is pending
+ * * what the driver's callback failed with
+ */
+ssize_t vfio_migration_region_read(struct vfio_migration *m,
+				   char __user *buf, size_t count, loff_t *ppos)
+{
+	u64 pos = *ppos - m->params.offset;
+	u64 value;
+	u32 low;
+	int ret;
+
+	if (!count)
+		return 0;
+	if (pos >= m->size || count > m->size - pos)
+		return -EINVAL;
+
+	if (mutex_lock_killable(&m->lock))
+		return -EINTR;
+	if (pos >= VFM_MEMORY_OFFSET)
+		ret = vfm_v1_read_data(m, buf, count, pos);
+	else
+		ret = vfm_v1_read_field(m, pos, count, &value);
+	mutex_unlock(&m->lock);
+
+	if (!ret && pos < VFM_MEMORY_OFFSET) {
+		low = value;
+		if (copy_to_user(buf, count == sizeof(low) ? (void *)&low :
+				 (void *)&value, count))
+			ret = -EFAULT;
+	}
+
+	if (ret)
+		return ret;
+	*ppos += count;
+
+	return count;
+}
+EXPORT_SYMBOL_GPL(vfio_migration_region_read);
+
+/**
+ * vfio_migration_region_write() - Userspace writes the region
+ * @m: the migration of the device
+ * @buf: where from
+ * @count: bytes
+ * @ppos: position in the device's file, moved on
+ *
+ * To be called by the driver for a write(2) in the region.
+ *
+ * Context: Process context.  Waits for other accesses to the region, and for
+ * callbacks of the driver.
+ *
+ * Return:
+ * * the number of bytes written, which is @count
+ * * -EINVAL for what is not in the region, for a field not at its own width
+ *   and alignment, for a state that does not exist or that cannot be reached,
+ *   for data when nothing is being loaded, and for a stream that is wrong
+ * * -EFAULT for a field that is read-only, and if @buf cannot be read
+ * * -EINTR if a fatal signal is pending
+ * * what the driver's callback failed with
+ */
+ssize_t vfio_migration_region_write(struct vfio_migration *m,
+				    const char __user *buf, size_t count,
+				    loff_t *ppos)
+{
+	u64 pos = *ppos - m->params.offset;
+	u64 value = 0;
+	u32 low = 0;
+	int ret;
+
+	if (!count)
+		return 0;
+	if (pos >= m->size || count > m->size - pos)
+		return -EINVAL;
+
+	if (pos < VFM_MEMORY_OFFSET) {
+		if (count != sizeof(low) && count != sizeof(value))
+			return -EINVAL;
+		if (copy_from_user(count == sizeof(low) ? (void *)&low :
+				   (void *)&value, buf, count))
+			return -EFAULT;
+		if (count == sizeof(low))
+			value = low;
+	}
+
+	if (mutex_lock_killable(&m->lock))
+		return -EINTR;
+	if (pos >= VFM_MEMORY_OFFSET)
+		ret = vfm_v1_write_data(m, buf, count, pos);
+	else
+		ret = vfm_v1_write_field(m, pos, count, value);
+	mutex_unlock(&m->lock);
+
+	if (ret)
+		return ret;
+	*ppos += count;
+
+	return count;
+}
+EXPORT_SYMBOL_GPL(vfio_migration_region_write);
+
+static struct page *vfm_v1_page(struct vfio_migration *m, pgoff_t pgoff)
+{
+	u64 pos = (u64)pgoff << PAGE_SHIFT;
+
+	if (pos < m->params.offset + VFM_MEMORY_OFFSET)
+		return NULL;
+	pos -= m->params.offset;
+	if (pos < m->window_offset)
+		return vmalloc_to_page(m->params.memory +
+				       (pos - VFM_MEMORY_OFFSET));
+	pos -= m->window_offset;
+
+	return pos < m->window_size ? vmalloc_to_page(m->window + pos) : NULL;
+}
+
+/* All pages were mapped at once.  This is for those that userspace dropped. */
+static vm_fault_t vfm_v1_fault(struct vm_fault *vmf)
+{
+	struct vfio_migration *m = vmf->vma->vm_private_data;
+	struct page *page = vfm_v1_page(m, vmf->pgoff);
+
+	if (!page)
+		return VM_FAULT_SIGBUS;
+	get_page(page);
+	vmf->page = page;
+
+	return 0;
+}
+
+/* The window can be written.  The memory cannot, or it would not be checked. */
+static vm_fault_t vfm_v1_page_mkwrite(struct vm_fault *vmf)
+{
+	struct vfio_migration *m = vmf->vma->vm_private_data;
+
+	if ((u64)vmf->pgoff << PAGE_SHIFT <
+	    m->params.offset + m->window_offset)
+		return VM_FAULT_SIGBUS;
+	lock_page(vmf->page);
+
+	return VM_FAULT_LOCKED;
+}
+
+static const struct vm_operations_struct vfm_v1_vm_ops = {
+	.fault		= vfm_v1_fault,
+	.page_mkwrite	= vfm_v1_page_mkwrite,
+};
+
+/**
+ * vfio_migration_region_mmap() - Userspace maps a part of the region
+ * @m: the migration of the device
+ * @vma: what is to be mapped where
+ *
+ * To be called by the driver for an mmap(2) in the region.
+ *
+ * Context: Process context, under mmap_lock.
+ *
+ * Return:
+ * * 0
+ * * -EINVAL for what is not in one of the areas of the sparse mmap
+ *   capability, and for a mapping that is private or executable
+ * * -ENOMEM if there is no memory for page tables
+ */
+int vfio_migration_region_mmap(struct vfio_migration *m,
+			       struct vm_area_struct *vma)
+{
+	u64 size = vma->vm_end - vma->vm_start;
+	u64 pos = (u64)vma->vm_pgoff << PAGE_SHIFT;
+	void *from;
+
+	if (!m->mmap || !(vma->vm_flags & VM_SHARED) ||
+	    (vma->vm_flags & VM_EXEC) || pos < m->params.offset)
+		return -EINVAL;
+	pos -= m->params.offset;
+	if (pos < VFM_MEMORY_OFFSET || pos >= m->size || size > m->size - pos)
+		return -EINVAL;
+
+	if (pos >= m->window_offset) {
+		pos -= m->window_offset;
+		from = m->window;
+	} else {
+		if (size > m->window_offset - pos)
+			return -EINVAL;
+		pos -= VFM_MEMORY_OFFSET;
+		from = m->params.memory;
+		/* Nobody is to keep these pages beyond the mapping */
+		vma->vm_flags |= VM_IO;
+		/* As for a private mapping: each first write is a fault */
+		vma->vm_page_prot = vm_get_page_prot(vma->vm_flags & ~VM_SHARED);
+	}
+	vma->vm_flags &= ~VM_MAYEXEC;
+	vma->vm_ops = &vfm_v1_vm_ops;
+	vma->vm_private_data = m;
+
+	return remap_vmalloc_range_partial(vma, vma->vm_start, from,
+					   pos >> PAGE_SHIFT, size);
+}
+EXPORT_SYMBOL_GPL(vfio_migration_region_mmap);
+
+static int vfm_v1_info_caps(struct vfio_migration *m,
+			    struct vfio_info_cap *caps)
+{
+	struct vfio_region_info_cap_type type = {
+		.header.id	= VFIO_REGION_INFO_CAP_TYPE,
+		.header.version	= 1,
+		.type		= VFIO_REGION_TYPE_MIGRATION,
+		.subtype	= VFIO_REGION_SUBTYPE_MIGRATION,
+	};
+	struct vfio_region_info_cap_sparse_mmap *sparse;
+	struct vfio_region_sparse_mmap_area *area;
+	size_t size = struct_size(sparse, areas, 2);
+	int ret;
+
+	ret = vfio_info_add_capability(caps, &type.header, sizeof(type));
+	if (ret)
+		return ret;
+
+	sparse = kzalloc(size, GFP_KERNEL);
+	if (!sparse)
+		return -ENOMEM;
+	sparse->header.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP;
+	sparse->header.version = 1;
+	if (m->mmap) {
+		area = sparse->areas;
+		if (m->params.memory_size) {
+			area->offset = VFM_MEMORY_OFFSET;
+			area->size = m->params.memory_size;
+			area++;
+		}
+		area->offset = m->window_offset;
+		area->size = m->window_size;
+		area++;
+		sparse->nr_areas = area - sparse->areas;
+	}
+	size = struct_size(sparse, areas, sparse->nr_areas);
+	ret = vfio_info_add_capability(caps, &sparse->header, size);
+	kfree(sparse);
+
+	return ret;
+}
+
+/**
+ * vfio_migration_region_info() - Answer VFIO_DEVICE_GET_REGION_INFO
+ * @m: the migration of the device
+ * @arg: userspace's struct vfio_region_info
+ *
+ * To be called by the driver when userspace asks for the region by its index.
+ *
+ * Context: Process context.
+ *
+ * Return:
+ * * 0
+ * * -EINVAL if userspace's argsz is too small
+ * * -EFAULT if @arg cannot be accessed
+ * * -ENOMEM
+ */
+int vfio_migration_region_info(struct vfio_migration *m,
+			       void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_region_info, offset);
+	struct vfio_info_cap caps = {};
+	struct vfio_region_info info;
+	int ret;
+
+	if (copy_from_user(&info, arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
+
+	ret = vfm_v1_info_caps(m, &caps);
+	if (ret)
+		goto out;
+
+	info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE |
+		     VFIO_REGION_INFO_FLAG_CAPS;
+	if (m->mmap)
+		info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
+	info.cap_offset = 0;
+	info.size = m->size;
+	info.offset = m->params.offset;
+
+	ret = -EFAULT;
+	if (info.argsz < sizeof(info) + caps.size) {
+		info.argsz = sizeof(info) + caps.size;
+	} else {
+		vfio_info_cap_shift(&caps, sizeof(info));
+		if (copy_to_user(arg + sizeof(info), caps.buf, caps.size))
+			goto out;
+		info.cap_offset = sizeof(info);
+	}
+	if (!copy_to_user(arg, &info, minsz))
+		ret = 0;
+out:
+	kfree(caps.buf);
+
+	return ret;
+}
+EXPORT_SYMBOL_GPL(vfio_migration_region_info);

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Migration of VFIO devices for vendor drivers
+ *
+ * A driver describes the state of its device by struct vfio_migration_params
+ * and a few callbacks, and passes on what userspace asks for.  The library does
+ * the protocol: version 1, the migration region, is that of struct
+ * vfio_device_migration_info in uapi/linux/vfio.h.
+ *
+ * See Documentation/driver-api/vfio-migration-region.rst.
+ */
+#ifndef _LINUX_VFIO_MIGRATION_H
+#define _LINUX_VFIO_MIGRATION_H
+
+#include <linux/types.h>
+
+struct device;
+struct vfio_migration;
+struct vm_area_struct;
+
+/* Longest name of a device type, with the terminating 0 */
+#define VFIO_MIGRATION_TYPE_LEN	32
+
+/* Most that a window may have; and what is used if a driver does not say */
+#define VFIO_MIGRATION_MAX_WINDOW	0x4000000UL
+#define VFIO_MIGRATION_DEFAULT_WINDOW	0x100000UL
+
+/**
+ * struct vfio_migration_ops - What a driver does for its device
+ *
+ * The library calls these in process context, one at a time for a device, and
+ * holds a mutex of its own meanwhile.  They may sleep.  They must not call
+ * back into the library.
+ *
+ * A callback that fails returns a negative errno, which userspace gets, and
+ * leaves the device as it was.  -EIO says that the device cannot be trusted
+ * any more: userspace then reads the error state and has to reset the device.
+ *
+ * @stop: Stop the device.  When this returns 0, the device does not change its
+ *	state any more and does no DMA.  Registers of the configuration space
+ *	and interrupts go on working.  Required.
+ * @start: Let the device go on where it was stopped, or with the state that
+ *	was loaded.  Required.
+ * @save: Copy @len bytes of the state at @pos to @buf.  Called in pre-copy
+ *	while the device runs, only for what @next gave out, and while it is
+ *	stopped.  Not called for what lies in &vfio_migration_params.memory.
+ *	Required if the state has more than that.
+ * @load: Copy @len bytes from @buf to the state at @pos.  The device is
+ *	stopped.  Userspace may change @buf during the call: copy from it once,
+ *	and look at the values in @loaded.  Userspace decides how the state is
+ *	cut into pieces.  Not called for memory.  Required if @save is.
+ * @loaded: All of the stream has come and it is right.  That need not be all
+ *	of the state: what was not loaded is the driver's to notice.  Check the
+ *	values that were loaded, as they may come from anywhere, and take them
+ *	over.  An error puts the device into the error state.  Optional.
+ * @save_begin: Userspace begins to save: all of the state is to be sent.
+ *	Optional, goes with @next.
+ * @next: Give out a run of the state that is to be sent: set @pos and @len,
+ *	take it for sent, and return true; return false if there is none at
+ *	present.  With @running, the device runs, and what it changes after this
+ *	call has to be given out again.  When the device is stopped, all that
+ *	has not been sent since it changed has to be given out.  Optional:
+ *	without it nothing is sent before the device is stopped, and then all.
+ * @pending: How many bytes @next will give out, as far as it is known; 0 if
+ *	@next has none.  Goes with @next.
+ * @reset: Put the device into the state it has after power-on, running.  What
+ *	it was doing ends before this returns.  Cannot fail.  Required.
+ */
+struct vfio_migration_ops {
+	int (*stop)(void *data);
+	int (*start)(void *data);
+	int (*save)(void *data, u64 pos, void *buf, size_t len);
+	int (*load)(void *data, u64 pos, const void *buf, size_t len);
+	int (*loaded)(void *data);
+	void (*save_begin)(void *data);
+	bool (*next)(void *data, bool running, u64 *pos, u64 *len);
+	u64 (*pending)(void *data, bool running);
+	void (*reset)(void *data);
+};
+
+/**
+ * struct vfio_migration_params - The state of a device
+ *
+ * The state is a sequence of @state_size bytes whose meaning is the driver's.
+ * The first @memory_size of them may be memory that the driver has at hand;
+ * userspace then reads it where it is, without a copy.
+ *
+ * @ops: the driver's callbacks
+ * @data: is passed to them
+ * @type: name of the kind of device.  A stream of another type is refused.
+ * @version: version of the state's layout.  A stream of another is refused.
+ * @offset: where the migration region is in the device's file, a multiple of PAGE_SIZE
+ * @state_size: bytes of state
+ * @memory: from vmalloc_user(), or NULL.  Userspace can read it at any time.
+ *	It must stay until vfio_migration_destroy().
+ * @memory_size: its size in bytes, a multiple of PAGE_SIZE, 0 without @memory
+ * @window: the most that userspace gets in one piece, in bytes, 0 for the
+ *	default.  The data section is only offered for mmap if it is a multiple
+ *	of PAGE_SIZE.
+ * @mmap: offer the data section for mmap
+ */
+struct vfio_migration_params {
+	const struct vfio_migration_ops *ops;
+	void *data;
+	const char *type;
+	u32 version;
+	u64 offset;
+	u64 state_size;
+	void *memory;
+	u64 memory_size;
+	u32 window;
+	bool mmap;
+};
+
+struct vfio_migration *
+vfio_migration_create(struct device *dev,
+		      const struct vfio_migration_params *params);
+void vfio_migration_destroy(struct vfio_migration *m);
+
+int vfio_migration_open(struct vfio_migration *m);
+void vfio_migration_release(struct vfio_migration *m);
+
+int vfio_migration_region_info(struct vfio_migration *m,
+			       void __user *arg);
+ssize_t vfio_migration_region_read(struct vfio_migration *m,
+				   char __user *buf, size_t count, loff_t *ppos);
+ssize_t vfio_migration_region_write(struct vfio_migration *m,
+				    const char __user *buf, size_t count,
+				    loff_t *ppos);
+int vfio_migration_region_mmap(struct vfio_migration *m,
+			       struct vm_area_struct *vma);
+int vfio_migration_reset(struct vfio_migration *m);
+
+#endif /* _LINUX_VFIO_MIGRATION_H */
