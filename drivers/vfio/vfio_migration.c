@@ -29,6 +29,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -160,11 +161,11 @@ static void vfm_save_begin(struct vfio_migration *m)
 		params->ops->save_begin(params->data);
 }
 
-u64 vfm_save_pending(struct vfio_migration *m)
+/* What is still to be sent; not @running, as if the device were stopped now */
+u64 vfm_save_pending(struct vfio_migration *m, bool running)
 {
 	const struct vfio_migration_params *params = &m->params;
 	const struct vfm_save *save = &m->save;
-	bool running = vfm_running(m);
 	u64 pending, more = 0;
 
 	pending = save->frame_len - save->frame_pos + save->run_len;
@@ -367,6 +368,7 @@ void vfm_save_release(struct vfio_migration *m)
 	m->bytes_saved += save->chunk_size;
 	m->chunks_saved++;
 	save->chunk_size = 0;
+	save->chunk_read = 0;
 }
 
 /*
@@ -528,8 +530,9 @@ int vfm_load_commit(struct vfio_migration *m, u64 len)
 }
 
 /*
- * Everything has to have come, or nothing at all: then the device stays as it
- * was.  What a stream that breaks off has left behind is good for nothing.
+ * Everything has to have come.  In version 1 also nothing at all: then the device
+ * stays as it was.  What a stream that breaks off has left behind is good for
+ * nothing.
  */
 static int vfm_load_end(struct vfio_migration *m)
 {
@@ -537,7 +540,8 @@ static int vfm_load_end(struct vfio_migration *m)
 	struct vfm_load *load = &m->load;
 	int ret = 0;
 
-	if (load->taken || (!load->bytes && !load->frame_pos && !load->error))
+	if (load->taken || (m->owner != VFM_V2 && !load->bytes &&
+			    !load->frame_pos && !load->error))
 		return 0;
 
 	if (load->error || !load->ended)
@@ -577,6 +581,14 @@ static int vfm_start(struct vfio_migration *m)
 	return 0;
 }
 
+/* Registers go on working, DMA does not.  From running, or from stopped. */
+static int vfm_quiesce(struct vfio_migration *m)
+{
+	int ret = m->params.ops->quiesce(m->params.data);
+
+	return ret ? vfm_failed(m, ret, ret == -EIO) : 0;
+}
+
 /*
  * The arcs that do something, one step each.  Nothing of a stream is given up
  * by those that leave it.
@@ -587,20 +599,32 @@ int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to)
 {
 	switch (VFM_ARC(from, to)) {
 	case VFM_ARC(VFM_RUNNING, VFM_STOP):
+	case VFM_ARC(VFM_RUNNING_P2P, VFM_STOP):
 	case VFM_ARC(VFM_PRE_COPY, VFM_STOP_COPY):
+	case VFM_ARC(VFM_PRE_COPY_P2P, VFM_STOP_COPY):
 		return vfm_stop(m);
+	case VFM_ARC(VFM_RUNNING, VFM_RUNNING_P2P):
+	case VFM_ARC(VFM_STOP, VFM_RUNNING_P2P):
+	case VFM_ARC(VFM_PRE_COPY, VFM_PRE_COPY_P2P):
+		return vfm_quiesce(m);
 	case VFM_ARC(VFM_STOP, VFM_RUNNING):
+	case VFM_ARC(VFM_RUNNING_P2P, VFM_RUNNING):
+	case VFM_ARC(VFM_PRE_COPY_P2P, VFM_PRE_COPY):
 		return vfm_start(m);
 	case VFM_ARC(VFM_RUNNING, VFM_PRE_COPY):
+	case VFM_ARC(VFM_RUNNING_P2P, VFM_PRE_COPY_P2P):
 	case VFM_ARC(VFM_STOP, VFM_STOP_COPY):
+		m->session++;
 		vfm_save_begin(m);
 		return 0;
 	case VFM_ARC(VFM_STOP, VFM_RESUMING):
+		m->session++;
 		vfm_load_begin(m);
 		return 0;
 	case VFM_ARC(VFM_RESUMING, VFM_STOP):
 		return vfm_load_end(m);
 	case VFM_ARC(VFM_PRE_COPY, VFM_RUNNING):
+	case VFM_ARC(VFM_PRE_COPY_P2P, VFM_RUNNING_P2P):
 	case VFM_ARC(VFM_STOP_COPY, VFM_STOP):
 		return 0;
 	default:
@@ -609,15 +633,81 @@ int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to)
 	}
 }
 
-static void vfm_reset(struct vfio_migration *m)
+/* The device is in @state.  A session belongs to whoever began it. */
+void vfm_enter(struct vfio_migration *m, enum vfm_state state,
+	       enum vfm_protocol protocol)
+{
+	m->state = state;
+	m->owner = vfm_is_saving(state) || state == VFM_RESUMING ?
+		   protocol : VFM_NOBODY;
+	wake_up_interruptible_poll(&m->wait, EPOLLIN | EPOLLRDNORM);
+}
+
+/* The device was reset: whatever was going on has ended */
+static void vfm_forget(struct vfio_migration *m)
 {
 	flush_work(&m->sum_work);
-	m->params.ops->reset(m->params.data);
-	memset(m->window, 0, m->window_size);
+	if (m->window)
+		memset(m->window, 0, m->window_size);
 	memset(&m->save, 0, sizeof(m->save));
 	memset(&m->load, 0, sizeof(m->load));
-	m->state = VFM_RUNNING;
+	m->session++;
+	vfm_enter(m, VFM_RUNNING, VFM_NOBODY);
 }
+
+static void vfm_reset(struct vfio_migration *m)
+{
+	m->params.ops->reset(m->params.data);
+	vfm_forget(m);
+}
+
+int vfm_lock(struct vfio_migration *m)
+{
+	return mutex_lock_killable(&m->lock) ? -EINTR : 0;
+}
+
+/*
+ * A reset that nobody could wait for is taken note of here.  It is announced
+ * under the same spinlock, so that it either comes before the lock is given
+ * back or finds the lock free.
+ */
+void vfm_unlock(struct vfio_migration *m)
+{
+	spin_lock(&m->reset_lock);
+	while (m->reset_pending) {
+		m->reset_pending = false;
+		spin_unlock(&m->reset_lock);
+		vfm_forget(m);
+		spin_lock(&m->reset_lock);
+	}
+	mutex_unlock(&m->lock);
+	spin_unlock(&m->reset_lock);
+}
+
+/**
+ * vfio_migration_reset_done() - The device was reset by other means
+ * @m: the migration of the device
+ *
+ * To be called by a driver whose device has been reset without
+ * &vfio_migration_ops.reset, by a function level reset for one.  Ends what is
+ * being saved or loaded and gets back to the running state: at once, or, if a
+ * call of userspace is under way, when that ends.
+ *
+ * Context: Process context.  Does not wait for accesses by userspace, so locks
+ * may be held that the callbacks take, and a callback may call it.
+ */
+void vfio_migration_reset_done(struct vfio_migration *m)
+{
+	spin_lock(&m->reset_lock);
+	m->reset_pending = true;
+	if (!mutex_trylock(&m->lock)) {
+		spin_unlock(&m->reset_lock);
+		return;
+	}
+	spin_unlock(&m->reset_lock);
+	vfm_unlock(m);
+}
+EXPORT_SYMBOL_GPL(vfio_migration_reset_done);
 
 /**
  * vfio_migration_reset() - Userspace resets the device
@@ -633,10 +723,10 @@ static void vfm_reset(struct vfio_migration *m)
  */
 int vfio_migration_reset(struct vfio_migration *m)
 {
-	if (mutex_lock_killable(&m->lock))
+	if (vfm_lock(m))
 		return -EINTR;
 	vfm_reset(m);
-	mutex_unlock(&m->lock);
+	vfm_unlock(m);
 
 	return 0;
 }
@@ -666,7 +756,7 @@ int vfio_migration_open(struct vfio_migration *m)
 	}
 	if (!ret)
 		m->opens++;
-	mutex_unlock(&m->lock);
+	vfm_unlock(m);
 
 	return ret;
 }
@@ -690,7 +780,7 @@ void vfio_migration_release(struct vfio_migration *m)
 		vfree(m->window);
 		m->window = NULL;
 	}
-	mutex_unlock(&m->lock);
+	vfm_unlock(m);
 }
 EXPORT_SYMBOL_GPL(vfio_migration_release);
 
@@ -710,6 +800,7 @@ static void vfm_debugfs_add(struct vfio_migration *m, const char *name)
 
 	m->debugfs = d;
 	debugfs_create_x32("fail_state", 0600, d, &m->fail_state);
+	debugfs_create_x32("fail_v2_state", 0600, d, &m->fail_v2_state);
 	debugfs_create_bool("fail_save", 0600, d, &m->fail_save);
 	debugfs_create_bool("fail_load", 0600, d, &m->fail_load);
 	debugfs_create_bool("fail_fatal", 0600, d, &m->fail_fatal);
@@ -738,6 +829,20 @@ static bool vfm_params_valid(const struct vfio_migration_params *params)
 	       !params->memory == !params->memory_size &&
 	       IS_ALIGNED(params->offset, PAGE_SIZE) &&
 	       params->window <= VFIO_MIGRATION_MAX_WINDOW;
+}
+
+static void vfm_free(struct kref *ref)
+{
+	struct vfio_migration *m = container_of(ref, struct vfio_migration, ref);
+
+	mutex_destroy(&m->lock);
+	kfree(m);
+}
+
+/* The last who has a reference may be a descriptor that outlived the device */
+void vfm_put(struct vfio_migration *m)
+{
+	kref_put(&m->ref, vfm_free);
 }
 
 /**
@@ -769,6 +874,9 @@ vfio_migration_create(struct device *dev,
 	m->params = *params;
 	m->window_size = params->window ?: VFIO_MIGRATION_DEFAULT_WINDOW;
 	m->state = VFM_RUNNING;
+	kref_init(&m->ref);
+	init_waitqueue_head(&m->wait);
+	spin_lock_init(&m->reset_lock);
 	mutex_init(&m->lock);
 	INIT_WORK(&m->sum_work, vfm_sum_work);
 	vfm_v1_init(m);
@@ -793,8 +901,7 @@ void vfio_migration_destroy(struct vfio_migration *m)
 
 	WARN_ON(m->opens);
 	debugfs_remove_recursive(m->debugfs);
-	mutex_destroy(&m->lock);
-	kfree(m);
+	vfm_put(m);
 }
 EXPORT_SYMBOL_GPL(vfio_migration_destroy);
 

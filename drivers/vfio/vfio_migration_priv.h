@@ -4,14 +4,18 @@
  *
  *	vfio_migration.c	the stream, the states and what is done between them
  *	vfio_migration_v1.c	the migration region, version 1 of the protocol
+ *	vfio_migration_v2.c	the device features, version 2
  */
 #ifndef _VFIO_MIGRATION_PRIV_H
 #define _VFIO_MIGRATION_PRIV_H
 
+#include <linux/kref.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/vfio_migration.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 /**
@@ -21,7 +25,11 @@
  * @VFM_RUNNING: runs
  * @VFM_STOP_COPY: nothing, and its state is saved
  * @VFM_RESUMING: nothing, and a state is loaded
+ * @VFM_RUNNING_P2P: runs, but for DMA
  * @VFM_PRE_COPY: runs, and its state is saved
+ * @VFM_PRE_COPY_P2P: runs, but for DMA, and its state is saved
+ *
+ * The values are those of version 2.
  */
 enum vfm_state {
 	VFM_ERROR,
@@ -29,7 +37,21 @@ enum vfm_state {
 	VFM_RUNNING,
 	VFM_STOP_COPY,
 	VFM_RESUMING,
+	VFM_RUNNING_P2P,
 	VFM_PRE_COPY,
+	VFM_PRE_COPY_P2P,
+};
+
+/**
+ * enum vfm_protocol - who saves or loads
+ * @VFM_NOBODY: nobody, the device does neither
+ * @VFM_V1: a user of the migration region
+ * @VFM_V2: a user of the device features
+ */
+enum vfm_protocol {
+	VFM_NOBODY,
+	VFM_V1,
+	VFM_V2,
 };
 
 #define VFM_MAGIC		0x4752494d	/* "MIRG" */
@@ -115,6 +137,8 @@ struct vfm_sum {
  * @window_used: how much of the window is not zero
  * @chunk: the committed chunk, in the window or in the memory
  * @chunk_size: its size, 0 if there is none
+ * @chunk_read: how much of it version 2 has read
+ * @initial: bytes there were to send when pre-copy began
  */
 struct vfm_save {
 	struct vfm_sum sum;
@@ -134,6 +158,8 @@ struct vfm_save {
 	size_t window_used;
 	const u8 *chunk;
 	u64 chunk_size;
+	u64 chunk_read;
+	u64 initial;
 };
 
 /**
@@ -173,11 +199,17 @@ struct vfm_load {
  * @window_offset: where the window begins in the region of version 1
  * @size: size of that region
  * @mmap: the data section can be mapped
+ * @ref: held by the driver and by each descriptor of version 2
+ * @wait: who polls for something to read
+ * @reset_lock: guards @reset_pending, and no unlock of @lock overlooks it
+ * @reset_pending: the device was reset, whoever has @lock is to take note
  * @lock: guards the protocol, that is all below, and serializes the callbacks.
  *	Taken before mmap_lock, because user memory is accessed under it.
  * @opens: number of open file descriptors
  * @window: the window; does not change while there is one
  * @state: what the device does
+ * @owner: whose session it is, while the state is saved or loaded
+ * @session: number of the session, or of the last one
  * @save: valid while the state is saved
  * @load: valid while a state is loaded
  * @sum_work: adds @sum_len bytes at @sum_from to the checksum of @save
@@ -185,6 +217,7 @@ struct vfm_load {
  * @sum_len: how much of it
  * @debugfs: folder with all below
  * @fail_state: set bits are values of device_state that cannot be entered
+ * @fail_v2_state: the same for the states of version 2
  * @fail_save: no chunk can be had
  * @fail_load: no chunk is taken
  * @fail_fatal: these failures lead to the error state
@@ -202,10 +235,17 @@ struct vfio_migration {
 	u64 size;
 	bool mmap;
 
+	struct kref ref;
+	wait_queue_head_t wait;
+	spinlock_t reset_lock;	/* guards reset_pending */
+	bool reset_pending;
+
 	struct mutex lock;	/* guards the protocol */
 	unsigned int opens;
 	u8 *window;
 	enum vfm_state state;
+	enum vfm_protocol owner;
+	u64 session;
 	struct vfm_save save;
 	struct vfm_load load;
 
@@ -215,6 +255,7 @@ struct vfio_migration {
 
 	struct dentry *debugfs;
 	u32 fail_state;
+	u32 fail_v2_state;
 	bool fail_save;
 	bool fail_load;
 	bool fail_fatal;
@@ -226,26 +267,35 @@ struct vfio_migration {
 	u64 started_ns;
 };
 
+int vfm_lock(struct vfio_migration *m);
+void vfm_unlock(struct vfio_migration *m);
+void vfm_enter(struct vfio_migration *m, enum vfm_state state,
+	       enum vfm_protocol protocol);
+void vfm_put(struct vfio_migration *m);
+
+/* Does the device run, with or without DMA? */
 static inline bool vfm_running(const struct vfio_migration *m)
 {
-	return m->state == VFM_RUNNING || m->state == VFM_PRE_COPY;
+	return m->state == VFM_RUNNING || m->state == VFM_RUNNING_P2P ||
+	       m->state == VFM_PRE_COPY || m->state == VFM_PRE_COPY_P2P;
 }
 
-static inline bool vfm_saving(const struct vfio_migration *m)
+static inline bool vfm_is_saving(enum vfm_state state)
 {
-	return m->state == VFM_PRE_COPY || m->state == VFM_STOP_COPY;
+	return state == VFM_PRE_COPY || state == VFM_PRE_COPY_P2P ||
+	       state == VFM_STOP_COPY;
 }
 
 /* A failure that may be the device's end */
 static inline int vfm_failed(struct vfio_migration *m, int error, bool fatal)
 {
 	if (fatal)
-		m->state = VFM_ERROR;
+		vfm_enter(m, VFM_ERROR, VFM_NOBODY);
 
 	return error;
 }
 
-u64 vfm_save_pending(struct vfio_migration *m);
+u64 vfm_save_pending(struct vfio_migration *m, bool running);
 int vfm_save_commit(struct vfio_migration *m);
 void vfm_save_release(struct vfio_migration *m);
 int vfm_load_commit(struct vfio_migration *m, u64 len);

@@ -65,12 +65,14 @@ u32 vfm_v1_state(const struct vfio_migration *m)
 	case VFM_STOP:
 		return VFIO_DEVICE_STATE_STOP;
 	case VFM_RUNNING:
+	case VFM_RUNNING_P2P:
 		return VFIO_DEVICE_STATE_RUNNING;
 	case VFM_STOP_COPY:
 		return VFIO_DEVICE_STATE_SAVING;
 	case VFM_RESUMING:
 		return VFIO_DEVICE_STATE_RESUMING;
 	case VFM_PRE_COPY:
+	case VFM_PRE_COPY_P2P:
 		return VFM_V1_PRE_COPY;
 	default:
 		return VFIO_DEVICE_STATE_SET_ERROR(0);
@@ -117,6 +119,9 @@ static enum vfm_state vfm_v1_wanted(u32 device_state)
  *	PRE_COPY  -> STOP, RESUMING			by STOP_COPY
  *	RESUMING  -> RUNNING, STOP_COPY, PRE_COPY	by STOP
  *
+ * A device that version 2 has left without DMA, in RUNNING_P2P, goes to RUNNING
+ * or STOP first.
+ *
  * Nothing of a stream is given up by the arcs that leave it.  If starting the
  * device fails on the way, everything is as it was, and can be tried again.
  */
@@ -125,6 +130,9 @@ static enum vfm_state vfm_v1_next(enum vfm_state from, enum vfm_state to)
 	switch (from) {
 	case VFM_RUNNING:
 		return to == VFM_PRE_COPY ? to : VFM_STOP;
+	case VFM_RUNNING_P2P:
+		return to == VFM_RUNNING || to == VFM_PRE_COPY ? VFM_RUNNING :
+								 VFM_STOP;
 	case VFM_STOP:
 		return to == VFM_PRE_COPY ? VFM_RUNNING : to;
 	case VFM_PRE_COPY:
@@ -141,6 +149,8 @@ static int vfm_v1_set_state(struct vfio_migration *m, u32 device_state)
 
 	if (state == VFM_ERROR || at == VFM_ERROR)
 		return -EINVAL;
+	if (m->owner == VFM_V2)
+		return -EBUSY;
 
 	if (state != at && (READ_ONCE(m->fail_state) & BIT(device_state)))
 		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
@@ -151,7 +161,7 @@ static int vfm_v1_set_state(struct vfio_migration *m, u32 device_state)
 		if (ret)
 			return ret;
 	}
-	m->state = state;
+	vfm_enter(m, state, VFM_V1);
 
 	return 0;
 }
@@ -160,12 +170,18 @@ static int vfm_v1_set_state(struct vfio_migration *m, u32 device_state)
  * Access by userspace
  */
 
+/* Is the state saved by way of the region? */
+static bool vfm_v1_saving(const struct vfio_migration *m)
+{
+	return m->owner == VFM_V1 && vfm_is_saving(m->state);
+}
+
 /* Where the chunk is, or where one would be, in the region */
 static u64 vfm_v1_chunk_offset(const struct vfio_migration *m)
 {
 	const struct vfm_save *save = &m->save;
 
-	if (!save->chunk || save->chunk == m->window)
+	if (m->owner != VFM_V1 || !save->chunk || save->chunk == m->window)
 		return m->window_offset;
 
 	return VFM_MEMORY_OFFSET + (save->chunk - (u8 *)m->params.memory);
@@ -192,16 +208,16 @@ static int vfm_v1_read_field(struct vfio_migration *m, u64 pos,
 		if (count != sizeof(u64))
 			return -EINVAL;
 		*value = 0;
-		if (vfm_saving(m)) {
+		if (vfm_v1_saving(m)) {
 			vfm_save_release(m);
-			*value = vfm_save_pending(m);
+			*value = vfm_save_pending(m, vfm_running(m));
 		}
 		return 0;
 	case offsetof(struct vfio_device_migration_info, data_offset):
 		if (count != sizeof(u64))
 			return -EINVAL;
 		*value = m->window_offset;
-		if (vfm_saving(m)) {
+		if (vfm_v1_saving(m)) {
 			if (!save->chunk_size) {
 				ret = vfm_save_commit(m);
 				if (ret)
@@ -213,7 +229,7 @@ static int vfm_v1_read_field(struct vfio_migration *m, u64 pos,
 	case offsetof(struct vfio_device_migration_info, data_size):
 		if (count != sizeof(u64))
 			return -EINVAL;
-		*value = vfm_saving(m) ? save->chunk_size : 0;
+		*value = vfm_v1_saving(m) ? save->chunk_size : 0;
 		return 0;
 	default:
 		return -EINVAL;
@@ -236,6 +252,8 @@ static int vfm_v1_write_field(struct vfio_migration *m, u64 pos,
 	case offsetof(struct vfio_device_migration_info, data_size):
 		if (count != sizeof(u64))
 			return -EINVAL;
+		if (m->owner == VFM_V2)
+			return -EBUSY;
 		return vfm_load_commit(m, value);
 	default:
 		return -EINVAL;
@@ -248,7 +266,7 @@ static int vfm_v1_read_data(struct vfio_migration *m, char __user *buf,
 	const struct vfm_save *save = &m->save;
 	u64 offset = vfm_v1_chunk_offset(m);
 
-	if (!vfm_saving(m) || pos < offset ||
+	if (!vfm_v1_saving(m) || pos < offset ||
 	    pos - offset > save->chunk_size ||
 	    count > save->chunk_size - (pos - offset))
 		return -EINVAL;
@@ -260,6 +278,8 @@ static int vfm_v1_read_data(struct vfio_migration *m, char __user *buf,
 static int vfm_v1_write_data(struct vfio_migration *m,
 			     const char __user *buf, size_t count, u64 pos)
 {
+	if (m->owner == VFM_V2)
+		return -EBUSY;
 	if (m->state != VFM_RESUMING || pos < m->window_offset)
 		return -EINVAL;
 
@@ -300,13 +320,13 @@ ssize_t vfio_migration_region_read(struct vfio_migration *m,
 	if (pos >= m->size || count > m->size - pos)
 		return -EINVAL;
 
-	if (mutex_lock_killable(&m->lock))
+	if (vfm_lock(m))
 		return -EINTR;
 	if (pos >= VFM_MEMORY_OFFSET)
 		ret = vfm_v1_read_data(m, buf, count, pos);
 	else
 		ret = vfm_v1_read_field(m, pos, count, &value);
-	mutex_unlock(&m->lock);
+	vfm_unlock(m);
 
 	if (!ret && pos < VFM_MEMORY_OFFSET) {
 		low = value;
@@ -340,6 +360,7 @@ EXPORT_SYMBOL_GPL(vfio_migration_region_read);
  * * -EINVAL for what is not in the region, for a field not at its own width
  *   and alignment, for a state that does not exist or that cannot be reached,
  *   for data when nothing is being loaded, and for a stream that is wrong
+ * * -EBUSY while a program saves or loads by version 2 of the protocol
  * * -EFAULT for a field that is read-only, and if @buf cannot be read
  * * -EINTR if a fatal signal is pending
  * * what the driver's callback failed with
@@ -368,13 +389,13 @@ ssize_t vfio_migration_region_write(struct vfio_migration *m,
 			value = low;
 	}
 
-	if (mutex_lock_killable(&m->lock))
+	if (vfm_lock(m))
 		return -EINTR;
 	if (pos >= VFM_MEMORY_OFFSET)
 		ret = vfm_v1_write_data(m, buf, count, pos);
 	else
 		ret = vfm_v1_write_field(m, pos, count, value);
-	mutex_unlock(&m->lock);
+	vfm_unlock(m);
 
 	if (ret)
 		return ret;

@@ -4,19 +4,64 @@
  *
  * A driver describes the state of its device by struct vfio_migration_params
  * and a few callbacks, and passes on what userspace asks for.  The library does
- * the protocol: version 1, the migration region, is that of struct
- * vfio_device_migration_info in uapi/linux/vfio.h.
+ * the protocol, in both versions: the migration region of struct
+ * vfio_device_migration_info in uapi/linux/vfio.h, and the device features that
+ * have replaced it.
  *
  * See Documentation/driver-api/vfio-migration-region.rst.
  */
 #ifndef _LINUX_VFIO_MIGRATION_H
 #define _LINUX_VFIO_MIGRATION_H
 
+#include <linux/ioctl.h>
 #include <linux/types.h>
+#include <linux/vfio.h>
 
 struct device;
 struct vfio_migration;
 struct vm_area_struct;
+
+/*
+ * What userspace and kernels from 5.18, 6.2 and 6.3 on have of version 2.  The
+ * states are missing: in this kernel their names are those of version 1.
+ */
+#ifndef VFIO_DEVICE_FEATURE_MIGRATION
+#define VFIO_DEVICE_FEATURE_MIGRATION		1
+#define VFIO_MIGRATION_STOP_COPY		0x1
+#define VFIO_MIGRATION_P2P			0x2
+
+struct vfio_device_feature_migration {
+	__aligned_u64 flags;
+};
+
+#define VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE	2
+
+struct vfio_device_feature_mig_state {
+	__u32 device_state;
+	__s32 data_fd;
+};
+#endif
+
+#ifndef VFIO_MIGRATION_PRE_COPY
+#define VFIO_MIGRATION_PRE_COPY			0x4
+
+struct vfio_precopy_info {
+	__u32 argsz;
+	__u32 flags;
+	__aligned_u64 initial_bytes;
+	__aligned_u64 dirty_bytes;
+};
+
+#define VFIO_MIG_GET_PRECOPY_INFO		_IO(VFIO_TYPE, VFIO_BASE + 21)
+#endif
+
+#ifndef VFIO_DEVICE_FEATURE_MIG_DATA_SIZE
+#define VFIO_DEVICE_FEATURE_MIG_DATA_SIZE	9
+
+struct vfio_device_feature_mig_data_size {
+	__aligned_u64 stop_copy_length;
+};
+#endif
 
 /* Longest name of a device type, with the terminating 0 */
 #define VFIO_MIGRATION_TYPE_LEN	32
@@ -39,6 +84,10 @@ struct vm_area_struct;
  * @stop: Stop the device.  When this returns 0, the device does not change its
  *	state any more and does no DMA.  Registers of the configuration space
  *	and interrupts go on working.  Required.
+ * @quiesce: Let the device run without DMA: when this returns 0, it starts none
+ *	any more, and what was under way is finished.  Registers go on working,
+ *	and a DMA that they ask for begins with @start.  The device runs or is
+ *	stopped before.  Optional: without it version 2 has no P2P states.
  * @start: Let the device go on where it was stopped, or with the state that
  *	was loaded.  Required.
  * @save: Copy @len bytes of the state at @pos to @buf.  Called in pre-copy
@@ -62,12 +111,14 @@ struct vm_area_struct;
  *	has not been sent since it changed has to be given out.  Optional:
  *	without it nothing is sent before the device is stopped, and then all.
  * @pending: How many bytes @next will give out, as far as it is known; 0 if
- *	@next has none.  Goes with @next.
+ *	@next has none.  Without @running, as if the device were stopped now,
+ *	which it may not be.  Goes with @next.
  * @reset: Put the device into the state it has after power-on, running.  What
  *	it was doing ends before this returns.  Cannot fail.  Required.
  */
 struct vfio_migration_ops {
 	int (*stop)(void *data);
+	int (*quiesce)(void *data);
 	int (*start)(void *data);
 	int (*save)(void *data, u64 pos, void *buf, size_t len);
 	int (*load)(void *data, u64 pos, const void *buf, size_t len);
@@ -130,5 +181,8 @@ ssize_t vfio_migration_region_write(struct vfio_migration *m,
 int vfio_migration_region_mmap(struct vfio_migration *m,
 			       struct vm_area_struct *vma);
 int vfio_migration_reset(struct vfio_migration *m);
+void vfio_migration_reset_done(struct vfio_migration *m);
+
+long vfio_migration_feature(struct vfio_migration *m, void __user *arg);
 
 #endif /* _LINUX_VFIO_MIGRATION_H */

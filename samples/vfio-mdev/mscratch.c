@@ -19,6 +19,7 @@
 #include <linux/highmem.h>
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
+#include <linux/lockdep.h>
 #include <linux/mdev.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -62,7 +63,7 @@
 
 static bool migration = true;
 module_param(migration, bool, 0644);
-MODULE_PARM_DESC(migration, "new devices have a migration region (default: yes)");
+MODULE_PARM_DESC(migration, "new devices can be migrated (default: yes)");
 
 static unsigned int window;
 module_param(window, uint, 0644);
@@ -85,6 +86,18 @@ static const struct mscratch_type mscratch_types[] = {
 	{ "64k", SZ_64K },
 	{ "1m", SZ_1M },
 	{ "64m", SZ_64M },
+};
+
+/**
+ * enum mscratch_activity - what the device does by itself
+ * @MSCRATCH_STOPPED: nothing, and it starts nothing
+ * @MSCRATCH_QUIET: nothing, a DMA that is started waits
+ * @MSCRATCH_RUNNING: DMA
+ */
+enum mscratch_activity {
+	MSCRATCH_STOPPED,
+	MSCRATCH_QUIET,
+	MSCRATCH_RUNNING,
 };
 
 /**
@@ -133,10 +146,11 @@ struct mscratch_saved {
  * @opens: open file descriptors
  * @group: the VFIO group, held while @opens is not 0
  * @unmap_notifier: is told what is unmapped, while @opens is not 0
- * @regs_lock: guards @config, @dma, @running, @regs_dirty
+ * @regs_lock: guards @config, @dma, @activity, @waits, @regs_dirty
  * @config: configuration space
  * @dma: registers
- * @running: DMA may be started
+ * @activity: what it does by itself
+ * @waits: a DMA was started that begins when the device runs
  * @regs_dirty: @dma is to be sent
  * @loaded: registers on their way in; only used by the migration callbacks,
  *	which the library serializes
@@ -166,7 +180,8 @@ struct mscratch {
 	struct mutex regs_lock;	/* guards what follows */
 	u8 config[MSCRATCH_CONFIG_SIZE];
 	struct mscratch_dma dma;
-	bool running;
+	enum mscratch_activity activity;
+	bool waits;
 	bool regs_dirty;
 
 	struct mscratch_saved loaded;
@@ -355,6 +370,15 @@ static void mscratch_dma_work(struct work_struct *work)
 		mscratch_interrupt(ms);
 }
 
+/* With what the registers hold now */
+static void mscratch_dma_begin(struct mscratch *ms)
+{
+	lockdep_assert_held(&ms->regs_lock);
+	ms->waits = false;
+	ms->job = ms->dma;
+	queue_work(system_long_wq, &ms->dma_work);
+}
+
 /*
  * type1 takes pages away from the guest, and insists that none of them is
  * pinned when this returns.  Pages are only pinned under the lock.  It looks
@@ -381,16 +405,31 @@ static int mscratch_unmap(struct notifier_block *nb, unsigned long action,
  * The state is the scratch memory and the registers of the DMA engine.
  */
 
-/* No new DMA is started.  One that is under way is finished. */
+/* One that is under way is finished */
+static void mscratch_no_dma(struct mscratch *ms,
+			    enum mscratch_activity activity)
+{
+	mutex_lock(&ms->regs_lock);
+	ms->activity = activity;
+	mutex_unlock(&ms->regs_lock);
+	flush_work(&ms->dma_work);
+}
+
+/* No new DMA begins.  The registers go on working. */
+static int mscratch_quiesce(void *data)
+{
+	mscratch_no_dma(data, MSCRATCH_QUIET);
+
+	return 0;
+}
+
+/* No new DMA is started. */
 static int mscratch_stop(void *data)
 {
 	struct mscratch *ms = data;
 	unsigned int page;
 
-	mutex_lock(&ms->regs_lock);
-	ms->running = false;
-	mutex_unlock(&ms->regs_lock);
-	flush_work(&ms->dma_work);
+	mscratch_no_dma(ms, MSCRATCH_STOPPED);
 
 	/* What userspace can write without being seen has to be sent now */
 	for_each_set_bit(page, ms->mapped, ms->pages)
@@ -404,7 +443,9 @@ static int mscratch_start(void *data)
 	struct mscratch *ms = data;
 
 	mutex_lock(&ms->regs_lock);
-	ms->running = true;
+	ms->activity = MSCRATCH_RUNNING;
+	if (ms->waits)
+		mscratch_dma_begin(ms);
 	mutex_unlock(&ms->regs_lock);
 
 	return 0;
@@ -473,14 +514,27 @@ static bool mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 	return regs;
 }
 
+/* Pages written unseen are sent when the device is stopped, all of them */
+static unsigned int mscratch_pending_pages(const struct mscratch *ms,
+					   bool running)
+{
+	unsigned int i, pages = 0;
+
+	for (i = 0; i < BITS_TO_LONGS(ms->pages); i++) {
+		unsigned long dirty = READ_ONCE(ms->dirty[i]);
+		unsigned long mapped = READ_ONCE(ms->mapped[i]);
+
+		pages += hweight_long(running ? dirty & ~mapped :
+						dirty | mapped);
+	}
+
+	return pages;
+}
+
 static u64 mscratch_pending(void *data, bool running)
 {
 	struct mscratch *ms = data;
-	unsigned int first = 0, end;
-	u64 pending = 0;
-
-	for (; mscratch_next_pages(ms, running, &first, &end); first = end)
-		pending += (u64)(end - first) << PAGE_SHIFT;
+	u64 pending = (u64)mscratch_pending_pages(ms, running) << PAGE_SHIFT;
 
 	if (!running) {
 		mutex_lock(&ms->regs_lock);
@@ -503,7 +557,8 @@ static int mscratch_save(void *data, u64 pos, void *buf, size_t len)
 	saved.offset = cpu_to_le64(ms->dma.offset);
 	saved.length = cpu_to_le64(ms->dma.length);
 	saved.count = cpu_to_le64(ms->dma.count);
-	saved.control = cpu_to_le32(ms->dma.control);
+	saved.control = cpu_to_le32(ms->dma.control |
+				    (ms->waits ? MSCRATCH_DMA_START : 0));
 	saved.status = cpu_to_le32(ms->dma.status);
 	saved.error = cpu_to_le32(ms->dma.error);
 	mutex_unlock(&ms->regs_lock);
@@ -524,7 +579,8 @@ static int mscratch_load(void *data, u64 pos, const void *buf, size_t len)
 
 /*
  * Any program can write a stream whose checksum is right.  The registers of the
- * next DMA may hold anything, as they are checked when it is started.
+ * next DMA may hold anything, as they are checked when it is started.  A DMA is
+ * under way only if it waits to begin.
  */
 static int mscratch_loaded(void *data)
 {
@@ -532,10 +588,11 @@ static int mscratch_loaded(void *data)
 	const struct mscratch_saved *loaded = &ms->loaded;
 	u32 control = le32_to_cpu(loaded->control);
 	u32 status = le32_to_cpu(loaded->status);
+	bool waits = control & MSCRATCH_DMA_START;
+	bool busy = status == MSCRATCH_STATUS_BUSY;
 
-	if ((control & ~(MSCRATCH_DMA_CONTROL_MASK & ~MSCRATCH_DMA_START)) ||
-	    status > MSCRATCH_STATUS_ERROR || status == MSCRATCH_STATUS_BUSY ||
-	    loaded->reserved)
+	if ((control & ~MSCRATCH_DMA_CONTROL_MASK) ||
+	    status > MSCRATCH_STATUS_ERROR || waits != busy || loaded->reserved)
 		return -EINVAL;
 
 	mutex_lock(&ms->regs_lock);
@@ -543,8 +600,9 @@ static int mscratch_loaded(void *data)
 	ms->dma.offset = le64_to_cpu(loaded->offset);
 	ms->dma.length = le64_to_cpu(loaded->length);
 	ms->dma.count = le64_to_cpu(loaded->count);
-	ms->dma.control = control;
+	ms->dma.control = control & ~MSCRATCH_DMA_START;
 	ms->dma.status = status;
+	ms->waits = waits;
 	ms->dma.error = le32_to_cpu(loaded->error);
 	mutex_unlock(&ms->regs_lock);
 
@@ -558,11 +616,8 @@ static void mscratch_reset(void *data)
 	struct mscratch *ms = data;
 	u8 *c = ms->config;
 
-	mutex_lock(&ms->regs_lock);
-	ms->running = false;
-	mutex_unlock(&ms->regs_lock);
 	WRITE_ONCE(ms->cancel, true);
-	flush_work(&ms->dma_work);
+	mscratch_no_dma(ms, MSCRATCH_STOPPED);
 	WRITE_ONCE(ms->cancel, false);
 
 	memset(ms->scratch, 0, ms->type->size);
@@ -583,13 +638,15 @@ static void mscratch_reset(void *data)
 	put_unaligned_le16(PCI_MSI_FLAGS_64BIT,
 			   c + MSCRATCH_MSI_CAP + PCI_MSI_FLAGS);
 	memset(&ms->dma, 0, sizeof(ms->dma));
+	ms->waits = false;
 	ms->regs_dirty = true;
-	ms->running = true;
+	ms->activity = MSCRATCH_RUNNING;
 	mutex_unlock(&ms->regs_lock);
 }
 
 static const struct vfio_migration_ops mscratch_migration_ops = {
 	.stop		= mscratch_stop,
+	.quiesce	= mscratch_quiesce,
 	.start		= mscratch_start,
 	.save		= mscratch_save,
 	.load		= mscratch_load,
@@ -691,14 +748,16 @@ static void mscratch_write_control(struct mscratch *ms, u32 value)
 	struct mscratch_dma *dma = &ms->dma;
 
 	dma->control = value & MSCRATCH_DMA_CONTROL_MASK & ~MSCRATCH_DMA_START;
-	if (!(value & MSCRATCH_DMA_START) || !ms->running ||
+	if (!(value & MSCRATCH_DMA_START) ||
+	    ms->activity == MSCRATCH_STOPPED ||
 	    dma->status == MSCRATCH_STATUS_BUSY)
 		return;
 
 	dma->status = MSCRATCH_STATUS_BUSY;
 	dma->error = 0;
-	ms->job = *dma;
-	queue_work(system_long_wq, &ms->dma_work);
+	ms->waits = ms->activity == MSCRATCH_QUIET;
+	if (!ms->waits)
+		mscratch_dma_begin(ms);
 }
 
 /* The bits of @mask, of the 64 at @reg */
@@ -1053,6 +1112,10 @@ static long mscratch_ioctl(struct mdev_device *mdev, unsigned int cmd,
 		return mscratch_irq_info(user);
 	case VFIO_DEVICE_SET_IRQS:
 		return mscratch_set_irqs(ms, user);
+	case VFIO_DEVICE_FEATURE:
+		if (!ms->migration)
+			return -ENOTTY;
+		return vfio_migration_feature(ms->migration, user);
 	case VFIO_DEVICE_RESET:
 		if (ms->migration)
 			return vfio_migration_reset(ms->migration);

@@ -6,7 +6,7 @@
  * of the scratch memory: mscratch-64k, mscratch-1m, mscratch-64m.
  *
  * Module parameters, looked at when a device is created:
- *	migration=0	the device has no migration region
+ *	migration=0	the device has no migration region and no device features
  *	window=BYTES	the largest piece of its data section, 1 to 64 MiB
  *	mmap=0		the data section is not offered for mmap
  *
@@ -51,13 +51,15 @@
  * A write of DMA_CONTROL with START starts a DMA with what the registers then
  * hold.  START reads 0.  It is ignored while a DMA is under way and while the
  * device does not run.  Writes to the other bits and to the DMA registers take
- * effect with the next start.
+ * effect with the next start.  In the P2P states a DMA that is started is BUSY and
+ * waits: it begins when the device runs again, with what the registers hold
+ * then, on the device that it was migrated to if there is one.
  *
  * A DMA must lie within the scratch memory and must not be empty, otherwise
  * it ends in ERROR with EINVAL (22) as errno.  A DMA that is under way when the
  * device is stopped is finished first; so DMA_STATUS is not BUSY when the
- * device does not run, and a device that was migrated does not have to go on
- * with a DMA.  A reset ends it.
+ * device does not run, unless a DMA waits, and a device that was migrated does
+ * not have to go on with one.  A reset ends it.
  */
 #define MSCRATCH_DMA_START		0x1
 #define MSCRATCH_DMA_TO_GUEST		0x2	/* otherwise guest to scratch */
