@@ -116,6 +116,12 @@ int dev_kvm(void)
 	return kvm_file;
 }
 
+int try_unload_kvm_hv(void)
+{
+	unload("uv_stand_in");
+	return syscall(SYS_delete_module, "kvm_hv", O_NONBLOCK) ? errno : 0;
+}
+
 void unload_kvm_hv(void)
 {
 	int rc;
@@ -167,31 +173,37 @@ int vm_try(unsigned long type)
 	return ioctl(dev_kvm(), KVM_CREATE_VM, type);
 }
 
-static int set_slot(struct vm *vm, unsigned int id, uint64_t gpa, void *mem,
-		    size_t size)
+static void *map(unsigned int pages)
+{
+	void *mem = mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mem == MAP_FAILED)
+		give_up("memory of the guest");
+	return mem;
+}
+
+int vm_set_slot(struct vm *vm, unsigned int id, unsigned int flags,
+		uint64_t gpa, void *mem, unsigned int pages)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = id,
+		.flags = flags,
 		.guest_phys_addr = gpa,
-		.memory_size = size,
-		.userspace_addr = (uintptr_t)mem,
+		.memory_size = pages * PAGE_BYTES,
 	};
 
+	if (pages && !mem)
+		mem = map(pages);
+	region.userspace_addr = (uintptr_t)mem;
 	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
 void *vm_slot(struct vm *vm, unsigned int id, uint64_t gpa, unsigned int pages)
 {
-	size_t size = pages * PAGE_BYTES;
-	void *mem = NULL;
+	void *mem = pages ? map(pages) : NULL;
 
-	if (pages) {
-		mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (mem == MAP_FAILED)
-			give_up("memory of the guest");
-	}
-	if (set_slot(vm, id, gpa, mem, size))
+	if (vm_set_slot(vm, id, 0, gpa, mem, pages))
 		give_up("KVM_SET_USER_MEMORY_REGION");
 	return mem;
 }

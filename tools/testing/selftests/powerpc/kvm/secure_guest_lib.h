@@ -47,6 +47,8 @@ struct vm {
  * kvm-hv failed with; anything else that fails ends the test.
  */
 int load_kvm_hv(unsigned long secure_bytes);
+/* 0, or what unloading kvm-hv and the stand-in failed with. */
+int try_unload_kvm_hv(void);
 /* Leaves kvm alone, without kvm-hv. */
 void unload_kvm_hv(void);
 /* The stand-in for the ultravisor, which needs kvm-hv. Its file, opened. */
@@ -59,7 +61,13 @@ int vm_try(unsigned long type);
 /* With @pages of memory; ends the test if it cannot be had. */
 void vm_create(struct vm *vm, unsigned int pages);
 void vm_destroy(struct vm *vm);
-/* A slot at @gpa with @pages of fresh memory; none deletes it. */
+/*
+ * A slot at @gpa with @pages of @mem, or of fresh memory; none deletes it. As
+ * the ioctl returns.
+ */
+int vm_set_slot(struct vm *vm, unsigned int id, unsigned int flags,
+		uint64_t gpa, void *mem, unsigned int pages);
+/* The same with fresh memory, which it returns. It has to succeed. */
 void *vm_slot(struct vm *vm, unsigned int id, uint64_t gpa, unsigned int pages);
 
 int enable_cap(int fd, uint32_t cap, uint32_t flags, uint64_t arg);

@@ -8,209 +8,15 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "../../kselftest.h"
-#include "secure_guest_lib.h"
-#include "uv_stand_in.h"
+#include "secure_guest_uv.h"
 
-#define UV_REGISTER_MEM_SLOT	0xf120
-#define UV_PAGE_IN		0xf128
-#define UV_PAGE_OUT		0xf12c
-#define UV_SVM_TERMINATE	0xf13c
-#define U_PERMISSION		(-11)
-
-/* Guest memory: the code is in page 0, and a second slot further up. */
-#define PAGES			8
-#define PAGES2			4
-#define GPA2			(32 * PAGE_BYTES)
-#define GPA3			(48 * PAGE_BYTES)
 #define ROUNDS			2000
-
-static int uv = -1;
-
-/* What the dispatcher answers to @nr, made by the ultravisor or the guest */
-static int64_t hcall(struct vm *vm, bool secure, uint64_t nr, uint64_t a,
-		     uint64_t b, uint64_t c)
-{
-	struct uv_stand_in_hcall h = {
-		.vcpu_fd = vm->vcpu,
-		.secure = secure,
-		.nr = nr,
-		.args = { a, b, c },
-	};
-
-	if (ioctl(uv, UV_STAND_IN_HCALL, &h)) {
-		ksft_print_msg("hypercall %#llx: %s\n",
-			       (unsigned long long)nr, strerror(errno));
-		return 1;
-	}
-	return h.ret;
-}
-
-static int64_t start(struct vm *vm)
-{
-	return hcall(vm, true, H_SVM_INIT_START, 0, 0, 0);
-}
-
-static int64_t done(struct vm *vm)
-{
-	return hcall(vm, true, H_SVM_INIT_DONE, 0, 0, 0);
-}
-
-/* The ultravisor makes this one with the guest's MSR, which has no S bit. */
-static int64_t init_abort(struct vm *vm)
-{
-	return hcall(vm, false, H_SVM_INIT_ABORT, 0, 0, 0);
-}
-
-static int64_t page_in(struct vm *vm, uint64_t gpa)
-{
-	return hcall(vm, true, H_SVM_PAGE_IN, gpa, 0, PAGE_SHIFT);
-}
-
-static int64_t page_out(struct vm *vm, uint64_t gpa)
-{
-	return hcall(vm, true, H_SVM_PAGE_OUT, gpa, 0, PAGE_SHIFT);
-}
-
-static int64_t share(struct vm *vm, uint64_t gpa)
-{
-	return hcall(vm, true, H_SVM_PAGE_IN, gpa, H_PAGE_IN_SHARED,
-		     PAGE_SHIFT);
-}
-
-/* @pass calls go through, then @count of them fail. */
-static void fail(uint64_t nr, unsigned int pass, unsigned int count)
-{
-	struct uv_stand_in_fail f = {
-		.nr = nr,
-		.pass = pass,
-		.count = count,
-		.result = U_PERMISSION,
-	};
-
-	ioctl(uv, UV_STAND_IN_FAIL, &f);
-}
-
-static void pin(uint32_t on)
-{
-	ioctl(uv, UV_STAND_IN_PIN, &on);
-}
-
-static struct uv_stand_in_stats stats(struct vm *vm)
-{
-	struct uv_stand_in_stats s = { .vcpu_fd = vm->vcpu };
-
-	if (ioctl(uv, UV_STAND_IN_STATS, &s)) {
-		ksft_print_msg("UV_STAND_IN_STATS: %s\n", strerror(errno));
-		ksft_exit_fail();
-	}
-	return s;
-}
-
-/* How much is in use for @vm, and that nothing is locked */
-static bool in_use(struct vm *vm, unsigned int slots, unsigned int pages)
-{
-	struct uv_stand_in_stats s = stats(vm);
-
-	return expect("slots that KVM tracks", s.kvm_slots, slots) &
-	       expect("slots of the ultravisor", s.uv_slots, slots) &
-	       expect("pages of secure memory in use", s.used_pages, pages) &
-	       expect("locked pages of secure memory", s.locked_pages, 0);
-}
-
-/* Each page of the guest has a content of its own. */
-static void fill(char *mem, unsigned int pages, unsigned int seed)
-{
-	unsigned int i, j;
-
-	for (i = 0; i < pages; i++)
-		for (j = 0; j < PAGE_BYTES; j += 64)
-			*(unsigned int *)(mem + i * PAGE_BYTES + j) =
-				seed + (i << 16) + j;
-}
-
-static bool holds(const char *mem, unsigned int first, unsigned int pages,
-		  unsigned int seed)
-{
-	unsigned int i, j;
-
-	for (i = first; i < first + pages; i++)
-		for (j = 0; j < PAGE_BYTES; j += 64)
-			if (!expect("content of a page",
-				    *(const unsigned int *)(mem + i * PAGE_BYTES + j),
-				    seed + (i << 16) + j)) {
-				ksft_print_msg("page %u, byte %u\n", i, j);
-				return false;
-			}
-	return true;
-}
-
-/* A VM for which it is allowed, or not */
-static void create(struct vm *vm, bool enable)
-{
-	vm_create(vm, PAGES);
-	if (enable && enable_secure(vm))
-		ksft_print_msg("the capability cannot be enabled\n");
-	fill(vm->mem, PAGES, 0x1000000);
-}
-
-/* A VM that has started, with two slots */
-static char *create_started(struct vm *vm)
-{
-	char *mem2;
-	int64_t rc;
-
-	create(vm, true);
-	mem2 = vm_slot(vm, 1, GPA2, PAGES2);
-	fill(mem2, PAGES2, 0x2000000);
-	rc = start(vm);
-	if (rc)
-		ksft_print_msg("H_SVM_INIT_START gives %lld\n", (long long)rc);
-	return mem2;
-}
-
-static void destroy(struct vm *vm, char *mem2)
-{
-	fail(0, 0, 0);
-	pin(0);
-	vm_destroy(vm);
-	if (mem2)
-		munmap(mem2, PAGES2 * PAGE_BYTES);
-}
-
-static sigjmp_buf on_sigbus;
-static bool caught;
-
-static void got_signal(int sig)
-{
-	caught = sig == SIGBUS;
-	siglongjmp(on_sigbus, 1);
-}
-
-/* Does reading there end in SIGBUS? Neither does a fault without an end. */
-static bool is_sigbus(const char *p)
-{
-	struct sigaction action = { .sa_handler = got_signal };
-
-	caught = false;
-	sigaction(SIGBUS, &action, NULL);
-	sigaction(SIGALRM, &action, NULL);
-	alarm(5);
-	if (!sigsetjmp(on_sigbus, 1))
-		__atomic_load_n(p, __ATOMIC_SEQ_CST);
-	alarm(0);
-	signal(SIGBUS, SIG_DFL);
-	return caught;
-}
 
 /*
  * A guest that was refused is a normal guest to every other hypercall, until
@@ -234,7 +40,7 @@ static void test_refused(const char *why, struct vm *vm, int64_t answer)
 	good = expect("H_SVM_INIT_START", start(vm), answer) &
 	       expect("a slot after that", !vm_slot(vm, 2, GPA3, 2), 0) &
 	       in_use(vm, 0, 0) &
-	       expect("KVM_PPC_SVM_OFF", ioctl(vm->fd, KVM_PPC_SVM_OFF), 0) &
+	       expect("KVM_PPC_SVM_OFF", svm_off(vm), 0) &
 	       expect("secure_guest", stats(vm).secure_guest, 0);
 	ksft_test_result(good, "%s: KVM_PPC_SVM_OFF makes it a normal guest\n",
 			 why);
@@ -297,7 +103,8 @@ static void test_order(void)
 	good = true;
 	for (i = 0; i < ARRAY_SIZE(calls); i++)
 		good &= expect("hypercall without the S bit",
-			       hcall(&vm, false, calls[i], 0, 0, PAGE_SHIFT),
+			       hcall(&vm, UV_STAND_IN_GUEST, calls[i], 0, 0,
+				     PAGE_SHIFT),
 			       H_UNSUPPORTED);
 	ksft_test_result(good & in_use(&vm, 2, 0),
 			 "order: without the S bit nothing after start\n");
@@ -314,7 +121,7 @@ static void test_order(void)
 	       expect("secure_guest", stats(&vm).secure_guest, 3) &
 	       in_use(&vm, 2, PAGES + PAGES2);
 	ksft_test_result(good, "order: no start after done\n");
-	good = expect("KVM_PPC_SVM_OFF", ioctl(vm.fd, KVM_PPC_SVM_OFF), 0) &
+	good = expect("KVM_PPC_SVM_OFF", svm_off(&vm), 0) &
 	       in_use(&vm, 0, 0) &
 	       expect("secure_guest", stats(&vm).secure_guest, 0);
 	ksft_test_result(good, "order: KVM_PPC_SVM_OFF gives everything back\n");
@@ -380,6 +187,12 @@ static void test_slots(void)
 	destroy(&vm, mem2);
 }
 
+static int64_t page_call(struct vm *vm, uint64_t nr, uint64_t flags,
+			 uint64_t shift)
+{
+	return hcall(vm, UV_STAND_IN_UV, nr, 0, flags, shift);
+}
+
 static void test_pages(void)
 {
 	struct uv_stand_in_stats before;
@@ -389,11 +202,11 @@ static void test_pages(void)
 	int i;
 
 	mem2 = create_started(&vm);
-	good = expect("shift 12", hcall(&vm, true, H_SVM_PAGE_IN, 0, 0, 12), H_P3) &
-	       expect("flags 2", hcall(&vm, true, H_SVM_PAGE_IN, 0, 2, PAGE_SHIFT), H_P2) &
+	good = expect("shift 12", page_call(&vm, H_SVM_PAGE_IN, 0, 12), H_P3) &
+	       expect("flags 2", page_call(&vm, H_SVM_PAGE_IN, 2, PAGE_SHIFT), H_P2) &
 	       expect("address without a slot", page_in(&vm, 20 * PAGE_BYTES), H_PARAMETER) &
-	       expect("out, shift 12", hcall(&vm, true, H_SVM_PAGE_OUT, 0, 0, 12), H_P3) &
-	       expect("out, flags 1", hcall(&vm, true, H_SVM_PAGE_OUT, 0, 1, PAGE_SHIFT), H_P2) &
+	       expect("out, shift 12", page_call(&vm, H_SVM_PAGE_OUT, 0, 12), H_P3) &
+	       expect("out, flags 1", page_call(&vm, H_SVM_PAGE_OUT, 1, PAGE_SHIFT), H_P2) &
 	       expect("out, no slot", page_out(&vm, 20 * PAGE_BYTES), H_PARAMETER) &
 	       in_use(&vm, 2, 0);
 	ksft_test_result(good, "pages: bad arguments are refused\n");
@@ -412,13 +225,13 @@ static void test_pages(void)
 	good &= in_use(&vm, 2, 0) &
 		expect("UV_PAGE_OUT", stats(&vm).page_outs - before.page_outs, PAGES) &
 		expect("out again", page_out(&vm, 0), H_SUCCESS) &
-		holds(vm.mem, 0, PAGES, 0x1000000);
-	ksft_test_result(good, "pages: out, with their content\n");
+		holds_cipher(vm.mem, 0, 0, PAGES, SEED);
+	ksft_test_result(good, "pages: out, as ciphertext\n");
 
 	for (i = 0; i < PAGES2; i++)
 		page_in(&vm, GPA2 + i * PAGE_BYTES);
-	good = in_use(&vm, 2, PAGES2) & holds(mem2, 0, PAGES2, 0x2000000) &
-	       in_use(&vm, 2, 0);
+	good = in_use(&vm, 2, PAGES2) &
+	       holds_cipher(mem2, GPA2, 0, PAGES2, SEED2) & in_use(&vm, 2, 0);
 	ksft_test_result(good, "pages: out when the host reads them\n");
 	destroy(&vm, mem2);
 
@@ -454,7 +267,8 @@ static void test_page_in_fails(void)
 		return;
 	}
 	good = expect("H_SVM_PAGE_IN", page_in(&vm, 0), H_SUCCESS) &
-	       in_use(&vm, 2, 1) & holds(vm.mem, 0, 1, 0x1000000) & in_use(&vm, 2, 0);
+	       in_use(&vm, 2, 1) & holds_cipher(vm.mem, 0, 0, 1, SEED) &
+	       in_use(&vm, 2, 0);
 	ksft_test_result(good, "page-in fails: it can be made again\n");
 
 	fail(UV_PAGE_IN, 0, 1000);
@@ -484,7 +298,7 @@ static void test_page_pinned(void)
 	mem2 = create_started(&vm);
 	pin(1);
 	good = expect("H_SVM_PAGE_IN", page_in(&vm, 0), H_PARAMETER) &
-	       in_use(&vm, 2, 0) & holds(vm.mem, 0, 1, 0x1000000);
+	       in_use(&vm, 2, 0) & holds(vm.mem, 0, 1, SEED);
 	ksft_test_result(good, "page is held by another: page-in says that it failed\n");
 	pin(0);
 	good = expect("H_SVM_PAGE_IN", page_in(&vm, 0), H_SUCCESS) &
@@ -516,7 +330,7 @@ static void test_page_out_fails(void)
 	good = expect("SIGBUS", is_sigbus(vm.mem), true) & in_use(&vm, 2, 1);
 	ksft_test_result(good, "page-out fails: SIGBUS for the host that reads\n");
 	good = expect("H_SVM_PAGE_OUT", page_out(&vm, 0), H_SUCCESS) &
-	       in_use(&vm, 2, 0) & holds(vm.mem, 0, 1, 0x1000000);
+	       in_use(&vm, 2, 0) & holds_cipher(vm.mem, 0, 0, 1, SEED);
 	ksft_test_result(good, "page-out fails: it can be made again\n");
 	destroy(&vm, mem2);
 }
@@ -556,18 +370,20 @@ static void test_abort(void)
 		page_in(&vm, i * PAGE_BYTES);
 	before = stats(&vm);
 	good = in_use(&vm, 2, PAGES) &
-	       expect("H_SVM_INIT_ABORT", init_abort(&vm), H_PARAMETER) &
-	       in_use(&vm, 0, 0) & holds(vm.mem, 0, PAGES, 0x1000000) &
+	       expect("H_SVM_INIT_ABORT", guest_abort(&vm), H_PARAMETER) &
+	       in_use(&vm, 0, 0) &
+	       holds_cipher(vm.mem, 0, 0, PAGES, SEED) &
+	       holds(mem2, 0, PAGES2, SEED2) &
 	       expect("UV_SVM_TERMINATE",
 		      stats(&vm).terminates - before.terminates, 1);
-	ksft_test_result(good, "abort: the guest has its memory back\n");
+	ksft_test_result(good, "abort: the guest has its memory back, as ciphertext\n");
 
 	/* A page that does not come back is lost, and reading it no hang. */
 	start(&vm);
 	page_in(&vm, 0);
 	page_in(&vm, PAGE_BYTES);
 	fail(UV_PAGE_OUT, 0, 1);
-	good = expect("H_SVM_INIT_ABORT", init_abort(&vm), H_PARAMETER) &
+	good = expect("H_SVM_INIT_ABORT", guest_abort(&vm), H_PARAMETER) &
 	       in_use(&vm, 0, 1) &
 	       expect("SIGBUS in page 0", is_sigbus(vm.mem), true) &
 	       expect("SIGBUS in page 1", is_sigbus(vm.mem + PAGE_BYTES), false);
@@ -587,11 +403,11 @@ static void test_svm_off(void)
 	mem2 = create_started(&vm);
 	done(&vm);
 	fail(UV_SVM_TERMINATE, 0, 1);
-	good = expect("KVM_PPC_SVM_OFF", ioctl(vm.fd, KVM_PPC_SVM_OFF) ? errno : 0, EINVAL) &
+	good = expect("KVM_PPC_SVM_OFF", svm_off(&vm), EINVAL) &
 	       expect("secure_guest", stats(&vm).secure_guest, 3);
 	ksft_test_result(good, "KVM_PPC_SVM_OFF: EINVAL when the ultravisor refuses\n");
 	before = stats(&vm);
-	good = expect("KVM_PPC_SVM_OFF", ioctl(vm.fd, KVM_PPC_SVM_OFF) ? errno : 0, 0) &
+	good = expect("KVM_PPC_SVM_OFF", svm_off(&vm), 0) &
 	       expect("secure_guest", stats(&vm).secure_guest, 0) &
 	       in_use(&vm, 0, 0) &
 	       expect("UV_PAGE_OUT", stats(&vm).page_outs - before.page_outs, 0);
@@ -607,40 +423,20 @@ static bool fault_begin(char *p)
 		      ioctl(uv, UV_STAND_IN_FAULT_BEGIN, &address), 0);
 }
 
-/*
- * What a fault does that lost a race: it ends here, in a process of its own,
- * as far as its end is not sure.
- */
 static bool fault_end(void)
 {
 	return expect("end of the fault", ioctl(uv, UV_STAND_IN_FAULT_END), 0);
 }
 
-/* The pages that a fault has to do with are this process' own. */
-static void in_child(const char *name, bool (*test)(void))
-{
-	int status = -1;
-	pid_t pid;
-
-	pid = fork();
-	if (!pid)
-		_exit(!test());
-	if (pid > 0)
-		waitpid(pid, &status, 0);
-	if (WIFSIGNALED(status))
-		ksft_print_msg("killed by signal %d\n", WTERMSIG(status));
-	ksft_test_result(!status, "%s\n", name);
-}
-
 static bool fault_alone(void)
 {
 	struct vm vm;
-	char *mem2 = create_started(&vm);
+	char *mem2 = create_secure(&vm);
 	bool good;
 
-	good = expect("in", page_in(&vm, 0), H_SUCCESS) &&
-	       fault_begin(vm.mem) && fault_end() &&
-	       in_use(&vm, 2, 0) && holds(vm.mem, 0, 1, 0x1000000);
+	good = fault_begin(vm.mem) && fault_end() &&
+	       in_use(&vm, 2, PAGES + PAGES2 - 1) &&
+	       holds_cipher(vm.mem, 0, 0, 1, SEED);
 	destroy(&vm, mem2);
 	return good;
 }
@@ -648,13 +444,13 @@ static bool fault_alone(void)
 static bool fault_page_freed(void)
 {
 	struct vm vm;
-	char *mem2 = create_started(&vm);
+	char *mem2 = create_secure(&vm);
 	bool good;
 
-	good = expect("in", page_in(&vm, 0), H_SUCCESS) &&
-	       fault_begin(vm.mem) &&
+	good = fault_begin(vm.mem) &&
 	       expect("out", page_out(&vm, 0), H_SUCCESS) && fault_end() &&
-	       in_use(&vm, 2, 0) && holds(vm.mem, 0, 1, 0x1000000);
+	       in_use(&vm, 2, PAGES + PAGES2 - 1) &&
+	       holds_cipher(vm.mem, 0, 0, 1, SEED);
 	destroy(&vm, mem2);
 	return good;
 }
@@ -663,16 +459,17 @@ static bool fault_page_freed(void)
 static bool fault_page_reused(void)
 {
 	struct vm vm;
-	char *mem2 = create_started(&vm);
+	char *mem2 = create_secure(&vm);
 	bool good;
 
-	good = expect("in", page_in(&vm, 0), H_SUCCESS) &&
+	good = expect("out, page 1", page_out(&vm, PAGE_BYTES), H_SUCCESS) &&
 	       fault_begin(vm.mem) &&
 	       expect("out", page_out(&vm, 0), H_SUCCESS) &&
 	       expect("in, page 1", page_in(&vm, PAGE_BYTES), H_SUCCESS) &&
 	       expect("in, page 0", page_in(&vm, 0), H_SUCCESS) &&
-	       fault_end() && in_use(&vm, 2, 2) &&
-	       holds(vm.mem, 0, 2, 0x1000000) && in_use(&vm, 2, 0);
+	       fault_end() && in_use(&vm, 2, PAGES + PAGES2) &&
+	       holds_cipher(vm.mem, 0, 0, 2, SEED) &&
+	       in_use(&vm, 2, PAGES + PAGES2 - 2);
 	destroy(&vm, mem2);
 	return good;
 }
@@ -688,7 +485,7 @@ static void *read_all(void *arg)
 	struct traffic *t = arg;
 
 	while (!__atomic_load_n(&t->end, __ATOMIC_SEQ_CST))
-		t->good &= holds(t->vm->mem, 0, PAGES, 0x1000000);
+		t->good &= holds_cipher(t->vm->mem, 0, 0, PAGES, SEED);
 	return NULL;
 }
 
@@ -697,7 +494,7 @@ static bool fault_traffic(void)
 	pthread_t reader[2];
 	struct traffic t[2];
 	struct vm vm;
-	char *mem2 = create_started(&vm);
+	char *mem2 = create_secure(&vm);
 	bool good = true;
 	unsigned int i, in = 0;
 
@@ -713,7 +510,8 @@ static bool fault_traffic(void)
 		good &= t[i].good;
 	}
 	good &= expect("pages went in", in > 0, true) &&
-		holds(vm.mem, 0, PAGES, 0x1000000) && in_use(&vm, 2, 0);
+		holds_cipher(vm.mem, 0, 0, PAGES, SEED) &&
+		in_use(&vm, 2, PAGES2);
 	destroy(&vm, mem2);
 	return good;
 }
@@ -740,7 +538,7 @@ static bool vm_gone(void)
 	munmap(vm.run, ioctl(dev_kvm(), KVM_GET_VCPU_MMAP_SIZE, 0));
 	close(vm.vcpu);
 	close(vm.fd);
-	good = good && expect("slots of the ultravisor", stats(&other).uv_slots, 0) &&
+	good = good && expect("VMs of the ultravisor", stats(&other).svms, 0) &&
 	       expect("SIGBUS", is_sigbus(vm.mem), true) &&
 	       expect("SIGBUS", is_sigbus(mem2 + PAGE_BYTES), true);
 	munmap(vm.mem, vm.size);
@@ -767,7 +565,7 @@ static bool slot_gone(void)
 				       MREMAP_MAYMOVE | MREMAP_FIXED, moved) ==
 		      moved, true);
 	vm_slot(&vm, 1, GPA2, 0);
-	good = good && expect("slots of the ultravisor", stats(&other).uv_slots, 1) &&
+	good = good && expect("slots of the ultravisor", stats(&vm).uv_slots, 1) &&
 	       expect("SIGBUS", is_sigbus(moved), true);
 	destroy(&vm, NULL);
 	good = good && expect("SIGBUS", is_sigbus(moved + PAGE_BYTES), true);
