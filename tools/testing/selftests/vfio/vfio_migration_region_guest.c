@@ -24,10 +24,8 @@ typedef unsigned int u32;
 /* The last 256 bytes of the ROM, as an offset in the first code segment */
 #define RESET		"0xff00"
 
-#define STACK		"0x80000"
-
-/* Of each slot so many bytes are used. */
-#define BLOCK		1024
+#define STRING_(x)	#x
+#define STRING(x)	STRING_(x)
 
 /* Where the BARs go, above memory and below the interrupt controllers */
 #define BAR_BASE	0xe0000000
@@ -51,25 +49,17 @@ typedef unsigned int u32;
 #define APIC_EOI	0xb0
 #define APIC_SPURIOUS	0xf0
 #define APIC_ON		0x1ff
-#define VECTOR		0x40
-#define EXCEPTIONS	32
 
 #define HLT		0xf4
 
-struct gate {
-	u16 low;
-	u16 selector;
-	u16 type;
-	u16 high;
-};
+/* The linker puts it at GUEST_DATA. */
+static struct guest_data data;
 
-static struct gate idt[VECTOR + 1];
-static u32 interrupts;
-static u32 copies;
-static u32 device;		/* what PCI_ADDRESS takes for it */
-static u8 *regs;
-static u8 *scratch;
-static u32 scratch_size;
+/*
+ * In no other place than a register that KVM itself saves and restores: see
+ * vfio_migration_region_evidence.c for what it tells.
+ */
+register u32 mark asm("ebp");
 
 /*
  * The processor starts in real mode, 16 bytes below 4 GiB, with a code segment
@@ -92,12 +82,16 @@ asm("	.section .reset, \"ax\"\n"
 "	movl	%eax, %ds\n"
 "	movl	%eax, %es\n"
 "	movl	%eax, %ss\n"
-"	movl	$" STACK ", %esp\n"
+"	movl	$" STRING(GUEST_STACK) ", %esp\n"
+"	xorl	%ebp, %ebp\n"
 "	call	guest_main\n"
+"after_main:\n"
 "	.balign	8\n"
 "gdt:	.quad	0, 0x00cf9b000000ffff, 0x00cf93000000ffff\n"
 "gdtr:	.word	gdtr - gdt - 1\n"
 "	.long	gdt\n"
+"	.org	0xe0\n"			/* struct guest_rom_table */
+"	.long	on_msi, on_exception, after_main\n"
 "	.org	0xf0\n"
 "	.code16\n"
 "	jmp	start\n"
@@ -186,13 +180,13 @@ static void __attribute__((noreturn)) lost(const char *what, u32 number,
 
 static u32 config_read(u32 offset)
 {
-	out32(PCI_ADDRESS, device | (offset & ~3));
+	out32(PCI_ADDRESS, data.device | (offset & ~3));
 	return in32(PCI_DATA);
 }
 
 static void config_write(u32 offset, u32 value)
 {
-	out32(PCI_ADDRESS, device | offset);
+	out32(PCI_ADDRESS, data.device | offset);
 	out32(PCI_DATA, value);
 }
 
@@ -216,15 +210,15 @@ static void device_find(void)
 	u32 slot, next = BAR_BASE, size, cap;
 
 	for (slot = 0; slot < 32; slot++) {
-		device = 1U << 31 | slot << 11;
+		data.device = 1U << 31 | slot << 11;
 		if (config_read(0) == (MSCRATCH_DEVICE_ID << 16 |
 				       MSCRATCH_VENDOR_ID))
 			break;
 	}
 	if (slot == 32)
 		lost("device", 0, 1, 0);
-	regs = (u8 *)bar_place(0, &next, &size);
-	scratch = (u8 *)bar_place(2, &next, &scratch_size);
+	data.regs = bar_place(0, &next, &size);
+	data.scratch = bar_place(2, &next, &data.scratch_size);
 
 	cap = config_read(PCI_CAPS) & 0xfc;
 	while (cap && (config_read(cap) & 0xff) != PCI_CAP_MSI)
@@ -234,9 +228,9 @@ static void device_find(void)
 	config_write(cap + 4, APIC);
 	if (config_read(cap) >> 16 & 0x80) {	/* 64-bit addresses */
 		config_write(cap + 8, 0);
-		config_write(cap + 12, VECTOR);
+		config_write(cap + 12, GUEST_VECTOR);
 	} else {
-		config_write(cap + 8, VECTOR);
+		config_write(cap + 8, GUEST_VECTOR);
 	}
 	config_write(cap, config_read(cap) | PCI_MSI_ENABLE);
 	config_write(PCI_COMMAND, PCI_COMMAND_ON);
@@ -253,37 +247,38 @@ struct frame {
  * interrupt shadow that its #VMEXIT has saved.  A guest that is about to halt
  * does not do so after the interrupt.
  */
-static __attribute__((interrupt)) void on_msi(struct frame *f)
+static __attribute__((interrupt, used)) void on_msi(struct frame *f)
 {
 	if (*(const u8 *)f->ip == HLT)
 		f->ip++;
-	interrupts++;
+	data.interrupts++;
 	store((void *)(APIC + APIC_EOI), 0);
 }
 
-static __attribute__((interrupt)) void on_exception(struct frame *f)
+static __attribute__((interrupt, used)) void on_exception(struct frame *f)
 {
 	lost("exception", 0, 0, f->ip);
 }
 
 static void gate_set(int vector, void *handler)
 {
-	struct gate *g = &idt[vector];
+	struct guest_gate *g = &data.idt[vector];
 
 	g->low = (u32)handler;
 	g->high = (u32)handler >> 16;
-	g->selector = 8;
-	g->type = 0x8e00;
+	g->selector = GUEST_SELECTOR;
+	g->type = GUEST_GATE;
 }
 
 static void interrupts_on(void)
 {
-	u16 idtr[] = { sizeof(idt) - 1, (u32)idt, (u32)idt >> 16 };
+	u32 idt = (u32)data.idt;
+	u16 idtr[] = { sizeof(data.idt) - 1, idt, idt >> 16 };
 	int i;
 
-	for (i = 0; i < EXCEPTIONS; i++)
+	for (i = 0; i < GUEST_EXCEPTIONS; i++)
 		gate_set(i, on_exception);
-	gate_set(VECTOR, on_msi);
+	gate_set(GUEST_VECTOR, on_msi);
 	/* The old interrupt controllers stay silent */
 	out8(PIC_1 + 1, 0xff);
 	out8(PIC_2 + 1, 0xff);
@@ -291,23 +286,18 @@ static void interrupts_on(void)
 	asm volatile("lidt %0; sti" : : "m"(idtr));
 }
 
-/* Every round and use has words of its own. */
-static u32 word(enum guest_use use, u32 round, u32 i)
-{
-	return (round * GUEST_USES + use) * 2654435761U + i;
-}
-
 static u32 *slot(enum guest_use use, u32 round)
 {
-	u32 s = round % GUEST_SLOTS;
+	u32 s = data.scratch +
+		round % GUEST_SLOTS * (data.scratch_size / GUEST_SLOTS);
 
 	switch (use) {
 	case SCRATCH:
-		return (u32 *)(scratch + s * (scratch_size / GUEST_SLOTS));
+		return (u32 *)s;
 	case TO_PIN:
-		return (u32 *)(scratch + s * (scratch_size / GUEST_SLOTS) + BLOCK);
+		return (u32 *)(s + GUEST_BLOCK);
 	case TO_RW:
-		return (u32 *)(scratch + s * (scratch_size / GUEST_SLOTS) + 2 * BLOCK);
+		return (u32 *)(s + 2 * GUEST_BLOCK);
 	default:
 		return (u32 *)GUEST_SLOT(use, round);
 	}
@@ -318,8 +308,8 @@ static void fill(enum guest_use use, u32 round)
 	u32 *p = slot(use, round);
 	u32 i;
 
-	for (i = 0; i < BLOCK / 4; i++)
-		store(&p[i], word(use, round, i));
+	for (i = 0; i < GUEST_BLOCK / 4; i++)
+		store(&p[i], GUEST_WORD(use, round, i));
 }
 
 /* The slot that was filled in @round has the words that use @from put there. */
@@ -336,50 +326,51 @@ static void check(enum guest_use use, enum guest_use from, u32 round)
 	u32 *p = slot(use, round);
 	u32 i;
 
-	for (i = 0; i < BLOCK / 4; i++)
-		if (load(&p[i]) != word(from, round, i))
-			lost(names[use], round, word(from, round, i),
+	for (i = 0; i < GUEST_BLOCK / 4; i++)
+		if (load(&p[i]) != GUEST_WORD(from, round, i))
+			lost(names[use], round, GUEST_WORD(from, round, i),
 			     load(&p[i]));
 }
 
 static u32 reg_read(u32 offset)
 {
-	return load(regs + offset);
+	return load((void *)(data.regs + offset));
 }
 
 static void reg_write(u32 offset, u32 value)
 {
-	store(regs + offset, value);
+	store((void *)(data.regs + offset), value);
 }
 
 /* Let the device copy a slot, and wait until it says that it has. */
 static void copy(u32 how, enum guest_use memory, enum guest_use in_scratch, u32 round)
 {
-	u32 seen = load(&interrupts), status;
+	u32 seen = load(&data.interrupts), status;
 
 	reg_write(MSCRATCH_REG_DMA_IOVA, (u32)slot(memory, round));
 	reg_write(MSCRATCH_REG_DMA_OFFSET,
-		  (u32)slot(in_scratch, round) - (u32)scratch);
+		  (u32)slot(in_scratch, round) - data.scratch);
 	reg_write(MSCRATCH_REG_DMA_CONTROL,
 		  MSCRATCH_DMA_START | MSCRATCH_DMA_IRQ | how);
 	do {
 		/* There may be one interrupt more than DMAs, never one less */
 		asm volatile("cli");
-		while (load(&interrupts) == seen)
+		while (load(&data.interrupts) == seen)
 			asm volatile("sti; hlt; cli");
-		seen = load(&interrupts);
+		seen = load(&data.interrupts);
 		asm volatile("sti");
 		status = reg_read(MSCRATCH_REG_DMA_STATUS);
 	} while (status == MSCRATCH_STATUS_BUSY);
 	if (status != MSCRATCH_STATUS_DONE)
 		lost("DMA", how, MSCRATCH_STATUS_DONE, status);
-	copies++;
+	data.copies++;
 }
 
 static void round_run(u32 n)
 {
 	u32 old;
 
+	mark = GUEST_MARK(n);
 	/* What the rounds before have left */
 	for (old = n - GUEST_SLOTS; n > GUEST_SLOTS && old != n; old++) {
 		check(RAM, RAM, old);
@@ -392,8 +383,8 @@ static void round_run(u32 n)
 		check(TO_PIN, RAM, n - GUEST_SLOTS);
 		check(TO_RW, RAM, n - GUEST_SLOTS);
 	}
-	if (reg_read(MSCRATCH_REG_DMA_COUNT) != copies)
-		lost("register DMA_COUNT", 0, copies,
+	if (reg_read(MSCRATCH_REG_DMA_COUNT) != data.copies)
+		lost("register DMA_COUNT", 0, data.copies,
 		     reg_read(MSCRATCH_REG_DMA_COUNT));
 
 	fill(RAM, n);
@@ -411,7 +402,7 @@ void guest_main(void)
 	device_find();
 	interrupts_on();
 	/* For good: what the other registers need not be told, they keep. */
-	reg_write(MSCRATCH_REG_DMA_LENGTH, BLOCK);
+	reg_write(MSCRATCH_REG_DMA_LENGTH, GUEST_BLOCK);
 	for (n = 1; ; n++) {
 		round_run(n);
 		say_hex(n, 4);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What a program needs to know of the guest in vfio_migration_region_guest.c
+ * What a program needs to know of the guest in vfio_migration_region_guest.c,
+ * and of what it leaves in its memory and registers
  */
 #ifndef VFIO_MIGRATION_REGION_GUEST_H
 #define VFIO_MIGRATION_REGION_GUEST_H
@@ -12,6 +13,16 @@
 #define GUEST_SLOTS		16
 #define GUEST_MEMORY		0x100000
 #define GUEST_PAGE		4096
+/* Of each page so many bytes are used. */
+#define GUEST_BLOCK		1024
+
+/* Where its own data is, and where its stack begins, which grows downwards */
+#define GUEST_DATA		0x10000
+#define GUEST_STACK		0x80000
+
+/* What it runs is a ROM that ends at 4 GiB. */
+#define GUEST_ROM_START		0xffff0000U
+#define GUEST_ROM_SIZE		0x10000
 
 enum guest_use {
 	RAM,		/* written by the processor */
@@ -27,6 +38,49 @@ enum guest_use {
 /* Where the page of round @round is, as an offset in memory */
 #define GUEST_SLOT(use, round) \
 	(GUEST_MEMORY + ((use) * GUEST_SLOTS + (round) % GUEST_SLOTS) * GUEST_PAGE)
+
+/* Every round and use of memory has words of its own; these are successive. */
+#define GUEST_WORD(use, round, i) \
+	(((unsigned int)(round) * GUEST_USES + (use)) * 2654435761U + (i))
+
+/*
+ * What EBP holds from the beginning of a round to that of the next one: the
+ * guest uses this register for nothing else.
+ */
+#define GUEST_MARK(round)	GUEST_WORD(RAM, round, GUEST_BLOCK)
+
+#define GUEST_EXCEPTIONS	32
+#define GUEST_VECTOR		0x40	/* of the device's interrupt */
+
+#define GUEST_SELECTOR		8	/* of the code segment */
+#define GUEST_GATE		0x8e00	/* present, an interrupt gate */
+
+struct guest_gate {
+	unsigned short low;		/* of the handler's address */
+	unsigned short selector;
+	unsigned short type;
+	unsigned short high;
+};
+
+/* What is at GUEST_DATA */
+struct guest_data {
+	struct guest_gate idt[GUEST_VECTOR + 1];
+	unsigned int interrupts;
+	unsigned int copies;		/* by the device, four in each round */
+	unsigned int device;		/* its address in PCI configuration space */
+	unsigned int regs;		/* where the device's registers are */
+	unsigned int scratch;		/* where its memory is */
+	unsigned int scratch_size;
+};
+
+/* What is at this offset in the ROM: addresses */
+#define GUEST_ROM_TABLE		0xffe0
+
+struct guest_rom_table {
+	unsigned int on_msi;
+	unsigned int on_exception;
+	unsigned int after_main;	/* what the first call left on the stack */
+};
 
 /* The guest as a file, where it has been linked into a program */
 extern const char guest_rom[], guest_rom_end[];

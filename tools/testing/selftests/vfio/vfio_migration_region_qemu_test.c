@@ -26,9 +26,11 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "../kselftest.h"
+#include "vfio_migration_region_evidence.h"
 #include "vfio_migration_region_guest.h"
 
 #define QEMU		"/usr/bin/qemu-system-x86_64"
@@ -44,6 +46,8 @@
 #define STATE_FILE	"/tmp/vfio_migration_region.state"
 #define RAM_FILE	"/dev/shm/vfio_migration_region.ram"
 #define LOG_FILE	"/tmp/vfio_migration_region.%s.log"
+#define MEMORY_FILE	"/tmp/vfio_migration_region.memory"
+#define GDB_SOCKET	"/tmp/vfio_migration_region.gdb.sock"
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
@@ -60,6 +64,7 @@
 
 /* The guest, see the header */
 asm(".pushsection .rodata\n"
+	".globl guest_rom, guest_rom_end\n"
 	"guest_rom: .incbin \"" GUEST_ROM "\"\n"
 	"guest_rom_end:\n"
 	".popsection");
@@ -69,6 +74,7 @@ static struct {
 	int pipe[2];
 	unsigned int round;	/* the last one, 0 before the first */
 	char lost[256];		/* what the guest missed, or a gap in the rounds */
+	bool astray;		/* that was in its lines */
 	char line[256];
 	size_t len;
 } guest = { .pipe = { -1, -1 } };
@@ -146,18 +152,32 @@ static long long now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
+/* The first thing that it missed is what counts. */
+static void guest_lost(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (guest.lost[0])
+		return;
+	va_start(ap, fmt);
+	vsnprintf(guest.lost, sizeof(guest.lost), fmt, ap);
+	va_end(ap);
+}
+
 static void guest_line(void *unused, const char *line)
 {
 	unsigned int round;
 
-	if (guest.lost[0])
+	/* What comes after a line that does not follow is not looked at. */
+	if (guest.astray)
 		return;
+	guest.astray = true;
 	if (strlen(line) != 4 || sscanf(line, "%4x", &round) != 1) {
-		snprintf(guest.lost, sizeof(guest.lost), "%.200s", line);
+		guest_lost("%.200s", line);
 	} else if (round != ((guest.round + 1) & 0xffff)) {
-		snprintf(guest.lost, sizeof(guest.lost),
-			 "round %#x came after round %#x", round, guest.round);
+		guest_lost("round %#x came after round %#x", round, guest.round);
 	} else {
+		guest.astray = false;
 		guest.round++;
 		rounds_seen++;
 	}
@@ -177,8 +197,7 @@ static void vm_line(void *arg, const char *line)
 	} else if (strstr(line, "\"reason\": \"guest-reset\"")) {
 		/* A triple fault: the guest does not want to */
 		printf("# %s: %s\n", vm->name, line);
-		snprintf(guest.lost, sizeof(guest.lost), "a reset of %s",
-			 vm->name);
+		guest_lost("a reset of %s", vm->name);
 	} else if (strstr(line, "\"event\": \"RESUME\"")) {
 		vm->running = true;
 	} else if (strstr(line, "\"event\": \"MIGRATION\"") && status) {
@@ -244,18 +263,21 @@ static bool pump(long long end)
 	return true;
 }
 
-/* Is @condition met, now or before too long? */
+/* Is @condition met, now or before too long, or may @hopeless become true? */
 static bool late;
 
-#define wait_for(condition) ({						\
+#define wait_unless(hopeless, condition) ({				\
 	long long end_ = now_ms() + LIMIT * 1000LL;			\
-	bool met_;							\
+	bool met_, more_ = true;					\
 									\
-	while (!(met_ = (condition)) && pump(end_))			\
+	while (!(met_ = (condition)) && !(hopeless) && (more_ = pump(end_))) \
 		;							\
-	late |= !met_;							\
+	late |= !more_;							\
 	met_;								\
 })
+
+/* A guest that has lost something does nothing more that is worth waiting for. */
+#define wait_for(condition)	wait_unless(guest.lost[0], condition)
 
 /* Give a command to QEMU; its reply is in vm->reply.  False if it refuses. */
 static bool command(struct vm *vm, const char *name, const char *arguments, ...)
@@ -274,7 +296,7 @@ static bool command(struct vm *vm, const char *name, const char *arguments, ...)
 	vm->replied = false;
 	snprintf(vm->reply, sizeof(vm->reply), "no reply");
 	if (vm->pid && send(vm->qmp, text, n, MSG_NOSIGNAL) == n &&
-	    wait_for(vm->replied || !vm->pid) &&
+	    wait_unless(!vm->pid, vm->replied) &&
 	    !strncmp(vm->reply, "{\"return\"", 9))
 		return true;
 	printf("# %s: %s: %s\n", vm->name, text, vm->reply);
@@ -446,34 +468,103 @@ static void device_make(struct vm *vm, const char *type, const char *parameters)
 	file_write(vm->uuid, PARENT "/mdev_supported_types/%s/create", type);
 }
 
-/*
- * Where the processor is of a guest that lost something, or says no more, and
- * where it was when it left the QEMU that it came from
- */
-static void guest_report(void)
+/* What QEMU says to a person, which it is only asked for to be printed */
+static bool hmp(struct vm *vm, const char *line)
 {
-	static const char * const commands[] = {
-		"info status", "info registers", "info lapic"
-	};
+	return command(vm, "human-monitor-command", "'command-line':'%s'", line);
+}
+
+static void reply_print(struct vm *vm)
+{
 	char *line, *end;
+
+	for (line = vm->reply; line; line = end) {
+		end = strstr(line, "\\r\\n");
+		if (end) {
+			*end = '\0';
+			end += 4;
+		}
+		printf("# %s: %s\n", vm->name, line);
+	}
+}
+
+/* @size bytes of the guest's memory from @at on */
+static bool memory_read(struct vm *vm, unsigned int at, void *buf, ssize_t size)
+{
+	bool done = false;
+	int fd;
+
+	if (!command(vm, "pmemsave", "'val':%u,'size':%zd,'filename':'%s'", at,
+		     size, MEMORY_FILE))
+		return false;
+	fd = open(MEMORY_FILE, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		done = read(fd, buf, size) == size;
+		close(fd);
+	}
+	unlink(MEMORY_FILE);
+
+	return done;
+}
+
+/*
+ * The guest stands still at @vm: NULL if what is left of it there says that
+ * the processor did something wrong, or else the first thing that speaks
+ * against that.
+ */
+static const char *evidence_ask(struct vm *vm)
+{
+	static unsigned char rom[GUEST_ROM_SIZE], ram[EVIDENCE_RAM_SIZE];
+	struct evidence e = { .round = guest.round, .rom = rom, .ram = ram };
+	const char *what;
+	bool known;
+
+	if (!hmp(vm, "info registers"))
+		return "its registers cannot be read";
+	known = evidence_registers(&e, vm->reply);
+	reply_print(vm);
+	if (!known)
+		return "its registers are not all known";
+	if (!memory_read(vm, GUEST_ROM_START, rom, sizeof(rom)) ||
+	    !memory_read(vm, 0, ram, sizeof(ram)))
+		return "its memory cannot be read";
+	what = evidence_is_ours(&e);
+	if (what)
+		printf("# %s: not the processor's fault: %s\n", vm->name, what);
+	else
+		printf("# %s: the processor's fault: %s\n", vm->name,
+		       evidence_against_processor(&e));
+
+	return what;
+}
+
+/*
+ * Whose fault is it that the guest lost something, or says no more?  It may
+ * have gone wrong in any QEMU that it was in.
+ */
+static bool processors_fault(void)
+{
+	bool is = false;
 	struct vm *vm;
-	unsigned int i;
 
 	for (vm = vms; vm < vms + ARRAY_SIZE(vms); vm++) {
-		for (i = 0; vm->pid && i < ARRAY_SIZE(commands); i++) {
-			if (!command(vm, "human-monitor-command",
-				     "'command-line':'%s'", commands[i]))
-				break;
-			for (line = vm->reply; line; line = end) {
-				end = strstr(line, "\\r\\n");
-				if (end) {
-					*end = '\0';
-					end += 4;
-				}
-				printf("# %s: %s\n", vm->name, line);
-			}
-		}
+		if (vm->pid && hmp(vm, "info status"))
+			reply_print(vm);
+		if (vm->pid && vm->running)
+			command(vm, "stop", "");
 	}
+	/* What it has said until then */
+	while (pump(now_ms() + 1))
+		;
+	for (vm = vms; vm < vms + ARRAY_SIZE(vms); vm++) {
+		if (!vm->pid)
+			continue;
+		is |= !evidence_ask(vm);
+		if (vm->pid && hmp(vm, "info lapic"))
+			reply_print(vm);
+	}
+
+	return is;
 }
 
 /* Let the guest go on for @n rounds, in which nothing is lost. */
@@ -481,14 +572,9 @@ static void rounds(unsigned int n)
 {
 	unsigned int end = guest.round + n;
 
-	wait_for(guest.lost[0] || guest.round >= end);
-	if (guest.lost[0] || guest.round < end) {
-		printf("# after round %u: %s\n", guest.round,
-		       guest.lost[0] ? guest.lost : "nothing more");
-		guest_report();
-	}
+	if (!wait_unless(guest.lost[0] || !from->running, guest.round >= end))
+		guest_lost("nothing more");
 	expect(!guest.lost[0]);
-	expect(guest.round >= end);
 }
 
 /* Wait until the migration has @status, or cannot get there any more. */
@@ -825,6 +911,7 @@ static void source_is_killed(void)
 static void hidden_page_is_seen(void)
 {
 	typeof(guest) at_source;
+	const char *what;
 	unsigned int *page;
 	int fd;
 
@@ -861,10 +948,14 @@ static void hidden_page_is_seen(void)
 	expect(wait_for(guest.lost[0]));
 	printf("# the guest says: %s\n", guest.lost);
 	expect(strstr(guest.lost, "memory, DMA by vfio_pin_pages"));
+	what = evidence_ask(to);
+	expect(what && !strcmp(what, "a slot for DMA by vfio_pin_pages"));
 
 	/* At the source it is as it should be */
 	vm_kill(to);
 	guest = at_source;
+	what = evidence_ask(from);
+	expect(what && !strcmp(what, "the registers are possible ones"));
 	expect(command(from, "cont", ""));
 
 	guest_goes_on();
@@ -969,6 +1060,82 @@ static void mdevctl_manages_the_device(void)
 	expect(mdevctl("list --defined", "", uuid));
 }
 
+static void made_up_evidence(void)
+{
+	const char *what = evidence_mistaken();
+
+	if (what)
+		printf("# taken for the wrong fault: %s\n", what);
+	expect(!what);
+}
+
+/* Ask the QEMU behind @fd what a debugger may: @reply has the answer. */
+static void debugger(int fd, char *reply, size_t size, const char *fmt, ...)
+{
+	char text[64], c = 0;
+	unsigned int i, sum = 0;
+	size_t len = 0;
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text) - 3, fmt, ap);
+	va_end(ap);
+	for (i = 1; text[i]; i++)
+		sum += (unsigned char)text[i];
+	n += sprintf(text + n, "#%02x", sum & 0xff);
+	expect_number(n, send(fd, text, n, MSG_NOSIGNAL));
+
+	/* Acknowledgements come before the answer, its checksum behind. */
+	while (c != '$' && read(fd, &c, 1) == 1)
+		;
+	while (read(fd, &c, 1) == 1 && c != '#')
+		if (len < size - 1)
+			reply[len++] = c;
+	reply[len] = '\0';
+	expect_number(2, read(fd, text, 2));
+	expect_number(1, send(fd, "+", 1, MSG_NOSIGNAL));
+}
+
+/*
+ * A guest in which nothing is wrong, and then with a stack pointer that it
+ * cannot have given itself
+ */
+static void foreign_register(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX, .sun_path = GDB_SOCKET };
+	char old[64], odd[64], reply[64];
+	const char *what;
+	int fd;
+
+	expect(command(from, "stop", ""));
+	expect(wait_for(!from->running));
+	what = evidence_ask(from);
+	expect(what && !strcmp(what, "the registers are possible ones"));
+
+	expect(hmp(from, "gdbserver unix:" GDB_SOCKET ",server=on,wait=off"));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	expect(fd >= 0);
+	expect(!connect(fd, (struct sockaddr *)&addr, sizeof(addr)));
+	/* QEMU takes a debugger for an old one until it is asked what it has. */
+	debugger(fd, reply, sizeof(reply), "$qXfer:features:read:target.xml:0,400");
+	/* ESP is its register 7, the first two digits are the lowest byte. */
+	debugger(fd, old, sizeof(old), "$p7");
+	strcpy(odd, old);
+	expect(strlen(odd) >= 8 && strchr("048c", odd[1]));
+	odd[1]++;
+	debugger(fd, reply, sizeof(reply), "$P7=%s", odd);
+	expect(!strcmp(reply, "OK"));
+	expect(!evidence_ask(from));
+	debugger(fd, reply, sizeof(reply), "$P7=%s", old);
+	expect(!strcmp(reply, "OK"));
+	close(fd);
+	expect(hmp(from, "gdbserver none"));
+	expect(command(from, "cont", ""));
+
+	guest_goes_on();
+}
+
 static void devices_can_be_removed(void)
 {
 	unsigned int i;
@@ -989,7 +1156,9 @@ static const struct {
 	void (*run)(void);
 	bool own;		/* starts its own guest, if any */
 } cases[] = {
+	{ "made_up_evidence_tells_whose_fault_it_is", made_up_evidence, true },
 	{ "mdevctl_manages_the_device", mdevctl_manages_the_device, true },
+	{ "foreign_register_is_the_processors_fault", foreign_register, false },
 	{ "ping_pong", ping_pong, false },
 	{ "to_a_file_and_back", to_a_file_and_back, false },
 	{ "paused_guest_stays_paused", paused_guest_stays_paused, false },
@@ -1071,6 +1240,11 @@ static bool case_run(void (*run)(void), bool own)
 			guest_ensure();
 		run();
 		return true;
+	}
+	/* Before it is gone */
+	if (guest.lost[0]) {
+		printf("# after round %u: %s\n", guest.round, guest.lost);
+		processors_fault();
 	}
 	for (vm = vms; vm < vms + ARRAY_SIZE(vms); vm++) {
 		vm_kill(vm);
