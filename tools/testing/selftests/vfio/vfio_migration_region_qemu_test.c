@@ -183,17 +183,38 @@ static void guest_line(void *unused, const char *line)
 	}
 }
 
+/* What STOP_ASK is answered with if QEMU has not stopped because it was to */
+static const char * const crashes[] = {
+	"internal-error", "io-error", "guest-panicked", "watchdog"
+};
+
+#define STOP_ID		"why"
+#define STOP_ASK	"{'execute':'query-status','id':'" STOP_ID "'}"
+
+static void vm_stopped(struct vm *vm, const char *status)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(crashes); i++)
+		if (!strncmp(status, crashes[i], strlen(crashes[i])))
+			guest_lost("%s of %s", crashes[i], vm->name);
+}
+
 /* Messages of QMP are JSON objects, one a line: enough is known by words. */
 static void vm_line(void *arg, const char *line)
 {
 	const char *status = strstr(line, "\"status\": \"");
 	struct vm *vm = arg;
 
-	if (!strncmp(line, "{\"return\"", 9) || !strncmp(line, "{\"error\"", 8)) {
+	if (status && strstr(line, "\"id\": \"" STOP_ID "\"")) {
+		vm_stopped(vm, status + 11);
+	} else if (!strncmp(line, "{\"return\"", 9) || !strncmp(line, "{\"error\"", 8)) {
 		snprintf(vm->reply, sizeof(vm->reply), "%.4000s", line);
 		vm->replied = true;
 	} else if (strstr(line, "\"event\": \"STOP\"")) {
 		vm->running = false;
+		/* The event does not tell.  If QEMU is gone, that is seen. */
+		send(vm->qmp, STOP_ASK, strlen(STOP_ASK), MSG_NOSIGNAL);
 	} else if (strstr(line, "\"reason\": \"guest-reset\"")) {
 		/* A triple fault: the guest does not want to */
 		printf("# %s: %s\n", vm->name, line);
@@ -1117,7 +1138,10 @@ static void foreign_register(void)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	expect(fd >= 0);
 	expect(!connect(fd, (struct sockaddr *)&addr, sizeof(addr)));
-	/* QEMU takes a debugger for an old one until it is asked what it has. */
+	/*
+	 * QEMU takes a debugger for an old one until it is asked what it has.
+	 * It does not ask KVM for the registers, but has just done so.
+	 */
 	debugger(fd, reply, sizeof(reply), "$qXfer:features:read:target.xml:0,400");
 	/* ESP is its register 7, the first two digits are the lowest byte. */
 	debugger(fd, old, sizeof(old), "$p7");
