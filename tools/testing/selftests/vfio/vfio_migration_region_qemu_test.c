@@ -90,6 +90,7 @@ struct vm {
 	int status;		/* how the last one ended, from waitpid() */
 	int qmp;
 	bool shared;		/* its memory is RAM_FILE, for this program to see */
+	bool ready;		/* it takes commands */
 	bool running;		/* the guest is */
 	bool replied;
 	char migration[32];	/* the last status, "" before the first */
@@ -254,6 +255,7 @@ static void vm_reap(struct vm *vm)
 	vm->pid = 0;
 	close(vm->qmp);
 	vm->qmp = -1;
+	vm->ready = false;
 	vm->running = false;
 }
 
@@ -395,6 +397,7 @@ static void vm_spawn(struct vm *vm, const char *incoming)
 static void vm_ready(struct vm *vm)
 {
 	expect(command(vm, "qmp_capabilities", ""));
+	vm->ready = true;
 	migration_flag(vm, "events", true);
 }
 
@@ -569,19 +572,20 @@ static bool processors_fault(void)
 	struct vm *vm;
 
 	for (vm = vms; vm < vms + ARRAY_SIZE(vms); vm++) {
-		if (vm->pid && hmp(vm, "info status"))
+		if (vm->ready && hmp(vm, "info status"))
 			reply_print(vm);
-		if (vm->pid && vm->running)
+		if (vm->ready && vm->running)
 			command(vm, "stop", "");
 	}
 	/* What it has said until then */
 	while (pump(now_ms() + 1))
 		;
 	for (vm = vms; vm < vms + ARRAY_SIZE(vms); vm++) {
-		if (!vm->pid)
+		/* There is no guest where commands are not taken yet. */
+		if (!vm->ready)
 			continue;
 		is |= !evidence_ask(vm);
-		if (vm->pid && hmp(vm, "info lapic"))
+		if (vm->ready && hmp(vm, "info lapic"))
 			reply_print(vm);
 	}
 
