@@ -66,8 +66,8 @@ status: ## for each patch: applied, applies, in the tree, conflicts
 refresh: ## write the patches anew, from TREE's edited files if given
 	@./setup stack && scripts/stack refresh "$$TREE"
 
-export: ## the whole stack as a series for git am (OUT=folder)
-	@./setup stack && scripts/stack export "$${OUT:-build/export}"
+export: ## the whole stack as mails for git am (OUT=folder, SIGNOFF=name)
+	@./setup stack && scripts/stack export "$$OUT" "$${TREE:-$$KERNEL_SRC}"
 
 kernel: ## build TREE with the stack (CONFIG=file)
 	@scripts/check kernel

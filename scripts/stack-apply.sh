@@ -1,0 +1,325 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Putting the stack on a tree, and taking it off. Sourced by scripts/stack.
+#
+# quilt works on copies, in TREE/.virtquilt.new; what is moved into the tree at
+# the end are finished files, by rename.
+
+set -eu
+: "${top:?}" "${patches:?}" "${scratch?}" "${half?}"
+
+# remove_leftovers TREE: remove what a killed run had made and not yet put into
+# its place.
+remove_leftovers()
+{
+	sort -r "$1/.virtquilt.new/tree/.virtquilt/folders" 2>/dev/null |
+		while read -r d; do
+		rmdir -- "$1/$d" 2>/dev/null || :
+	done
+	rm -rf -- "$1/.virtquilt.new" 2>/dev/null ||
+		die "$1/.virtquilt.new cannot be removed: get write permission for it"
+}
+
+# stage TREE [FILE] <names: make $staging with
+#   tree/      the touched files and the new files with the patches pushed
+#   pristine/  the touched files before
+#   patches/   the patches as pushed, and series
+# The names are of the series; FILE is a patch on top. With $optional set a patch
+# that does not go on is left out and named in $left_out; otherwise it is an
+# error.
+stage()
+{
+	tree=$1
+	# Nothing can be made in what is not a folder, or not to be written.
+	[ -w "$tree" ] ||
+		die "cannot write to $tree: get write permission for it, or name a copy of your own"
+	remove_leftovers "$tree"
+	staging=$tree/.virtquilt.new
+	mkdir -p -- "$staging/tree" "$staging/patches" 2>/dev/null ||
+		die "cannot write to $tree: get write permission for it, or name a copy of your own"
+	patches_into "$staging/patches" "${2:-}"
+	quilt_files "$tree" >"$staging/quilt-files"
+	{
+		(
+			cd "$staging/patches"
+			# shellcheck disable=SC2046 # names without blanks
+			touched $(sed 's/[[:space:]].*//' series)
+		)
+		cat "$staging/quilt-files"
+		record_of "$tree" | awk '$1 != "-" { print $3 }'
+	} | sort -u >"$staging/all"
+	newfiles >"$staging/newfiles"
+	comm -23 "$staging/all" "$staging/newfiles" >"$staging/files"
+	check_writable "$tree" <"$staging/all"
+	check_writable "$tree" <"$staging/newfiles"
+	plant "$tree" "$staging" "$staging/files"
+	cp -a -- "$staging/tree" "$staging/pristine"
+	record_of "$tree" | sed -n 's/^- [^ ]* //p' | sort >"$staging/ours"
+	comm -23 "$staging/newfiles" "$staging/ours" >"$staging/alien"
+	while read -r f; do
+		[ ! -e "$tree/$f" ] ||
+			die "$tree already has $f, which the stack adds: remove it, or unpack the tree again"
+	done <"$staging/alien"
+	copy "$top" "$staging/tree" "$staging/newfiles"
+	(cd "$staging/tree" && xargs -r chmod u=rwX,go=rX -- <"$staging/newfiles")
+
+	left_out=
+	while ! cmp -s "$staging/patches/series" \
+		"$staging/tree/.virtquilt/applied-patches" &&
+		[ -s "$staging/patches/series" ]; do
+		! push_all "$staging" || break
+		name=$(failed_patch "$staging")
+		if [ -z "${optional:-}" ] || [ -z "$name" ]; then
+			refuse_conflict "$tree" "$staging" "$name"
+		fi
+		left_out="$left_out $name"
+		awk -v name="$name" '$1 != name' "$staging/patches/series" \
+			>"$staging/series"
+		mv -- "$staging/series" "$staging/patches/series"
+	done
+	# quilt makes no folder when there is nothing to push.
+	mkdir -p "$staging/tree/.virtquilt"
+}
+
+# refuse_conflict TREE DIR PATCH: PATCH does not go on, says the log in DIR.
+refuse_conflict()
+{
+	! grep -q 'No space left' "$2/log" ||
+		die "$1 or the folder for temporary files has no space left: free some, then try again"
+	sed -n '/FAILED\|find file\|ignored/p' "$2/log" | head -n 1 >"$scratch/why"
+	read -r why <"$scratch/why" || why=$(tail -n 1 "$2/log")
+	die "${3:-the series} does not go on in $1 ($why): $(way_past "$1" "${3:-}"), then try again"
+}
+
+# install_staged: move the staged files into the tree. Nothing is copied here, so
+# that a full disk is met before, and signals wait until the few renames are
+# done.
+install_staged()
+{
+	tree=$1
+	new=$staging/tree/.virtquilt
+	# root leaves a user's tree to the user.
+	[ "$(id -u)" -ne 0 ] ||
+		chown -hR --reference="$tree" -- "$staging/tree" "$staging/patches"
+	mv -- "$staging/pristine" "$new/pristine"
+	mv -- "$staging/patches" "$new/pushed"
+	# quilt knows the project's patches by a name without blanks.
+	rm -f "$new/patches"
+	ln -s "$patches" "$new/patches"
+	echo .virtquilt/patches >"$new/.quilt_patches"
+	echo series >"$new/.quilt_series"
+	stack_key >"$new/stack"
+	# While files are moved the record has those of both states. Old entries
+	# first: what is new takes their place.
+	{
+		record_of "$tree" | sed 's/^\([^ ]*\) [^ ]* /\1 - /'
+		sed 's/^/- - /' "$staging/files" | sums "$new/pristine" |
+			awk '{ print $3, "-", $4 }' | sums "$staging/tree" |
+			awk '{ print $1, $3, $4 }'
+		sed 's/^/- - /' "$staging/newfiles" | sums "$staging/tree" |
+			awk '{ print $1, $3, $4 }'
+	} | awk '{ line[$3] = $0 } END { for (f in line) print line[f] }' |
+		sort -k3 >"$new/record"
+	# A file that the stack leaves as it was is not the stack's: one that
+	# only a mutant touched, or a patch that is gone.
+	awk '$1 != $2' "$new/record" >"$new/record.applied"
+	echo applied >"$new/state.applied"
+	echo removing >"$new/state.removing"
+	echo installing >"$new/state"
+	# Folders that are not there yet are ours to remove.
+	{
+		cat "$tree/.virtquilt/folders" 2>/dev/null || :
+		awk '$2 != "-" { n = split($3, part, "/"); d = ""
+			for (i = 1; i < n; i++) {
+				d = d (i > 1 ? "/" : "") part[i]; print d } }' \
+			"$new/record" | sort -u | while read -r d; do
+			[ -d "$tree/$d" ] || echo "$d"
+		done
+	} | sort -u >"$new/folders"
+	# Who builds here must see each change, also one back to an old file.
+	sums "$tree" <"$new/record" >"$staging/now"
+	awk '$2 != "-" && $2 != $3 { print $4 }' "$staging/now" >"$staging/install"
+	awk '$2 == "-" && $3 != "-" { print $4 }' "$staging/now" >"$staging/remove"
+	awk '{ print $3, $4 }' "$staging/now" >"$new/was"
+	(cd "$staging/tree" && xargs -r touch -- <"$staging/install")
+	while read -r f; do
+		keep_mode "$tree/$f" "$staging/tree/$f"
+	done <"$staging/install"
+	# Nobody's edits are overwritten, nor those made since the survey.
+	sums "$tree" <"$new/record" >"$staging/now"
+	edited=$(awk 'FILENAME == ARGV[1] { seen[$2] = $1; next }
+		$4 in seen ? $3 != seen[$4] : $3 != $1 && $3 != "-" { print $4; exit }' \
+		"$scratch/seen" "$staging/now")
+	[ -z "$edited" ] ||
+		die "$edited in $tree was edited while the stack was applied: try again"
+
+	trap '' INT TERM HUP
+	half=$tree
+	while read -r d; do
+		mkdir -p -- "$tree/$d"
+		[ "$(id -u)" -ne 0 ] || chown --reference="$tree" -- "$tree/$d"
+	done <"$new/folders"
+	rm -rf -- "$tree/.virtquilt.old"
+	[ ! -d "$tree/.virtquilt" ] || mv -- "$tree/.virtquilt" "$tree/.virtquilt.old"
+	mv -- "$new" "$tree/.virtquilt"
+	while read -r f; do
+		mv -f -- "$staging/tree/$f" "$tree/$f"
+	done <"$staging/install"
+	while read -r f; do
+		rm -f -- "$tree/$f"
+	done <"$staging/remove"
+	mv -- "$tree/.virtquilt/record.applied" "$tree/.virtquilt/record"
+	mv -- "$tree/.virtquilt/state.applied" "$tree/.virtquilt/state"
+	rm -f -- "$tree/.virtquilt/was"
+	half=
+	installed=$(cat "$staging/install" "$staging/remove")
+	rm -rf -- "$tree/.virtquilt.old" "$staging"
+	staging=
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+}
+
+# keep_mode FROM TO: the stack changes no modes, but its user may have.
+keep_mode()
+{
+	[ -f "$1" ] || return 0
+	if [ -x "$1" ] && [ ! -x "$2" ]; then
+		chmod +x -- "$2"
+	elif [ ! -x "$1" ] && [ -x "$2" ]; then
+		chmod -x -- "$2"
+	fi
+}
+
+# apply_stack TREE [--with FILE | --without NAME | --upto NAME]
+apply_stack()
+{
+	tree=$1
+	extra='' optional='' upto=''
+	case ${2:-} in
+	'') ;;
+	--with) extra=$(absolute "$3") ;;
+	--without) optional=$3 ;;
+	--upto) upto=$3 ;;
+	*) usage ;;
+	esac
+	check_version "$tree"
+	check_state "$tree"
+	need_patches "$tree" begun
+	check_manifest "$tree"
+	refuse_edits "$tree"
+	missing=$(awk '$3 == "-" && $2 != "-" { print $4 }' "$scratch/sums")
+	patch_names | awk -v but="$optional" -v upto="$upto" '
+		upto == "none" { exit }
+		$0 != but { print }
+		$0 == upto { exit }' >"$scratch/names"
+	stage "$tree" "$extra" <"$scratch/names"
+	# The caller wants to know which patches rest on the one left out.
+	for p in $left_out; do
+		echo "left out with it: $p"
+	done
+	pushed=$(applied_patches "$tree")
+	install_staged "$tree"
+	for f in $missing; do
+		echo "was missing, is there again: $f"
+	done
+	if [ -z "$installed" ] && [ "$pushed" = "$(applied_patches "$tree")" ]; then
+		echo "$tree: already applied, nothing to do"
+	else
+		echo "$tree: applied $(applied_patches "$tree" | grep -c . || :) patches and $(newfiles | grep -c .) new files"
+	fi
+}
+
+# check_half TREE: with files half moved each is as one of the two states has
+# it, or was edited since.
+check_half()
+{
+	record_of "$1" | sums "$1" | while read -r before after now f; do
+		case $now in
+		"$before" | "$after" | -) continue ;;
+		esac
+		! grep -qxF -e "$now $f" "$1/.virtquilt/was" 2>/dev/null ||
+			continue
+		die "$f in $1 was edited after the run that was killed: put it aside with $(aside "$1" "$f"), then try again"
+	done
+}
+
+unapply_stack()
+{
+	tree=$1
+	check_tree "$tree"
+	[ -w "$tree" ] ||
+		die "cannot write to $tree: get write permission for it"
+	# A run that was killed between its two renames.
+	if [ ! -d "$tree/.virtquilt" ] && [ -d "$tree/.virtquilt.old" ]; then
+		mv -- "$tree/.virtquilt.old" "$tree/.virtquilt"
+	fi
+	left=
+	[ ! -d "$tree/.virtquilt.new" ] || left=yes
+	remove_leftovers "$tree"
+	case $(state_of "$tree") in
+	none)
+		if [ -n "$left" ]; then
+			echo "$tree: as it was; what a killed run had left is gone"
+			return
+		fi
+		die "the stack is not applied to $tree: nothing to take off"
+		;;
+	foreign) refuse_foreign "$tree" ;;
+	applied)
+		refuse_edits "$tree"
+		put_aside "$tree"
+		;;
+	*) check_half "$tree" ;;
+	esac
+	cut -d' ' -f3 "$tree/.virtquilt/record" | check_writable "$tree"
+
+	trap '' INT TERM HUP
+	half=$tree
+	# Without need of space on the disk
+	mv -- "$tree/.virtquilt/state.removing" "$tree/.virtquilt/state" \
+		2>/dev/null || echo removing >"$tree/.virtquilt/state"
+	while read -r before _ f; do
+		pristine=$tree/.virtquilt/pristine/$f
+		if [ "$before" = - ]; then
+			rm -f -- "$tree/$f"
+		elif [ -f "$pristine" ]; then
+			keep_mode "$tree/$f" "$pristine"
+			touch -- "$pristine"
+			mv -f -- "$pristine" "$tree/$f"
+		fi
+	done <"$tree/.virtquilt/record"
+	sort -r "$tree/.virtquilt/folders" | while read -r d; do
+		rmdir -- "$tree/$d" 2>/dev/null || :
+	done
+	# From here on it is only to be removed.
+	rm -rf -- "$tree/.virtquilt.old"
+	mv -- "$tree/.virtquilt" "$tree/.virtquilt.new"
+	half=
+	rm -rf -- "$tree/.virtquilt.new"
+	echo "$tree: as it was before the stack"
+}
+
+# put_aside TREE: take into the record what the user's patches touch and the
+# stack does not, with the files as they were.
+put_aside()
+{
+	[ -s "$scratch/theirs" ] || return 0
+	originals_of "$1"
+	cp -- "$1/.virtquilt/record" "$1/.virtquilt/record.new"
+	while read -r f; do
+		original "$1" "$f"
+		before=-
+		if [ -n "$original" ]; then
+			before=$(sha "$original")
+			case $f in
+			*/*) mkdir -p -- "$1/.virtquilt/pristine/${f%/*}" ;;
+			esac
+			cp -p -- "$original" "$1/.virtquilt/pristine/$f"
+		fi
+		after=-
+		[ ! -f "$1/$f" ] || after=$(sha "$1/$f")
+		echo "$before $after $f"
+	done <"$scratch/theirs" >>"$1/.virtquilt/record.new"
+	mv -- "$1/.virtquilt/record.new" "$1/.virtquilt/record"
+}

@@ -1,0 +1,222 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# The stack as mails for git am. Sourced by scripts/stack.
+#
+# git makes them itself, in a repository that holds only what the stack touches:
+# so they have the index lines that "git am -3" needs, and are known to apply.
+
+set -eu
+: "${top:?}" "${patches:?}" "${scratch?}"
+
+# g COMMAND...: git in that repository, whatever the user's settings are
+g()
+{
+	git -C "$scratch/new/tree" "$@"
+}
+
+# plain_git: forget the repository that a hook is called for, and the settings.
+plain_git()
+{
+	command -v git >/dev/null 2>&1 ||
+		die "git is missing, which writes the mails: install it, then try again"
+	# shellcheck disable=SC2046 # names
+	unset $(git rev-parse --local-env-vars)
+	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1
+	GIT_COMMITTER_NAME=virtquilt GIT_COMMITTER_EMAIL=virtquilt@localhost
+	export GIT_CONFIG_GLOBAL GIT_CONFIG_NOSYSTEM GIT_ATTR_NOSYSTEM \
+		GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
+}
+
+# field NAME FILE: what the header of a patch says
+field()
+{
+	sed -n "/^\$/q; s/^$1: //p" "$2" | head -n 1
+}
+
+export_series()
+{
+	out=$1 tree=$2
+	plain_git
+	signoff=${SIGNOFF:-}
+	if [ -n "$signoff" ] &&
+		! printf '%s\n' "$signoff" | awk 'NR > 1 ||
+			!/^[^<>@]*[^<>@ ] <[^<>@ ]+@[^<>@ ]+>$/ { bad = 1 }
+			END { exit bad }'; then
+		die "SIGNOFF=$(echo "$signoff" | paste -sd ' ') is not a name and an address: set SIGNOFF='Your Name <you@your.example>'"
+	fi
+	check_state "$tree"
+	check_version "$tree"
+	need_patches "$tree"
+	check_manifest "$tree"
+	mkdir -p -- "$out" 2>/dev/null || :
+	{ [ -d "$out" ] && [ -w "$out" ]; } ||
+		die "cannot write to $out: name another folder with OUT="
+
+	commit_stack "$tree"
+	base_of "$tree"
+	write_mails
+	replace_mails
+	echo "$out: $(g rev-list --count base..HEAD) mails; in a git tree of Linux $(pin_value version): git am -3 $(word "$out")/*.patch"
+	for p in $left_out; do
+		echo "left out, since it changes nothing yet: $p"
+	done
+	[ -n "$base" ] ||
+		echo "no base-commit: $base_why"
+	if grep -q "^Signed-off-by: .*\.example>" "$out"/*.patch; then
+		echo "Signed-off-by: is a placeholder, with which nobody can pass the mails on: 'make export SIGNOFF=\"Your Name <you@host>\"' writes your own"
+	fi
+}
+
+# commit_stack TREE: make the repository: the files as they were, the new files,
+# then one commit a patch
+commit_stack()
+{
+	new=$scratch/new
+	mkdir -p "$new/tree" "$new/mails"
+	newfiles >"$new/newfiles"
+	touched_by_series | comm -23 - "$new/newfiles" >"$new/files"
+	plant "$1" "$new" "$new/files"
+	g init -q
+	g config core.autocrlf false
+	g config user.name virtquilt
+	g config user.email virtquilt@localhost
+	g add -A -f .
+	g commit -q --allow-empty -m "Linux $(pin_value version)"
+	g tag base
+
+	copy "$top" "$new/tree" "$new/newfiles"
+	(cd "$new/tree" && xargs -r chmod u=rwX,go=rX -- <"$new/newfiles")
+	: >"$new/names"
+	left_out=
+	lead=
+	for p in $(patch_names); do
+		if [ -z "$(touched "$patches/$p")" ]; then
+			left_out="$left_out $p"
+			continue
+		fi
+		case $(series_entries | grep -e "^${p}[[:space:]]") in
+		?*) die "$p is not a -p1 patch, says the series: 'make refresh' makes it one" ;;
+		esac
+		for f in From Date Subject; do
+			[ -n "$(field "$f" "$patches/$p")" ] ||
+				die "$p has no line $f: in its header, which git am needs: write it with '\${EDITOR:-vi} $(word "$patches/$p")', as the other patches have it"
+		done
+		# The new files go first, since the hooks name them, with the
+		# author and the date of the first patch.
+		if [ -z "$lead" ]; then
+			lead=$p
+			[ ! -s "$new/newfiles" ] || commit_new_files "$p"
+		fi
+		sed '1s/^/From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\n/' \
+			"$patches/$p" >"$new/mail"
+		g am -q --keep-cr --keep-non-patch --whitespace=nowarn "$new/mail" \
+			>"$new/log" 2>&1 ||
+			die "$p does not go on ($(sed -n '/^error: /{s///p;q}' "$new/log")): $(way_past "$1" "$p"), then try again"
+		echo "$p" >>"$new/names"
+	done
+	[ -n "$lead" ] || die "the series is empty: there is nothing to export"
+}
+
+commit_new_files()
+{
+	author=$(field From "$patches/$1")
+	g add -A -f .
+	{
+		echo "virtquilt: Add the new files of the stack"
+		echo
+		echo "Tests, libraries and reference drivers that the pinned tree does not"
+		echo "have. The patches that follow put them to use."
+		echo
+		echo "Signed-off-by: $author"
+	} | g commit -q --author="$author" --date="$(field Date "$patches/$1")" -F -
+	echo new-files.patch >>"$new/names"
+}
+
+# base_of TREE: set $base to the commit that TREE has, if all that the stack
+# touches is in it as it was before the stack; else $base_why says why not.
+base_of()
+{
+	base=
+	if [ "$(git -C "$1" rev-parse --show-toplevel 2>/dev/null)" != "$1" ]; then
+		base_why="$1 is not a git tree; name one with TREE= or KERNEL_SRC="
+		[ ! -e "$1/.git" ] ||
+			base_why="git does not read $1 ($(git -C "$1" rev-parse 2>&1 | head -n 1))"
+		return
+	fi
+	base=$(git -C "$1" rev-parse -q --verify HEAD) || {
+		base_why="$1 has no commit yet"
+		return
+	}
+	# Of the files that were there, and of those that must not be
+	g ls-tree -r base | sort >"$new/base"
+	cat "$new/files" "$new/newfiles" | (
+		cd "$new/tree" && xargs git -C "$1" ls-tree -r HEAD --
+	) | sort >"$new/head"
+	differs=$(comm -3 "$new/base" "$new/head" | cut -f2- | sed 's/^.*\t//' |
+		head -n 1)
+	[ -n "$differs" ] || return 0
+	base=
+	base_why="$differs in the last commit of $1 is not as in Linux $(pin_value version)"
+}
+
+# write_mails: as git format-patch has them, with the user's own name and base
+write_mails()
+{
+	g format-patch -q --full-index --keep-subject -N --signature=virtquilt \
+		--no-numbered -o "$new/mails" base..HEAD >/dev/null
+	total=$(grep -c . "$new/names")
+	base_line="base-commit: $base"
+	[ -n "$base" ] || base_line="base: Linux $(pin_value version), not a commit"
+	n=0
+	for mail in "$new"/mails/*.patch; do
+		n=$((n + 1))
+		name=$(sed -n "${n}p" "$new/names")
+		number=$(printf '%02d' "$n")
+		SIGNOFF=$signoff awk -v number="$number/$total" -v n="$n" \
+			-v base="$base_line" '
+			BEGIN { signoff = ENVIRON["SIGNOFF"] }
+			/^$/ { body = 1 }
+			!body && /^Subject: / { sub(/^Subject: /, "&[PATCH " number "] ") }
+			!diff && signoff && /^Signed-off-by: / {
+				if (/\.example>$/)
+					$0 = "Signed-off-by: " signoff
+				if ($0 == "Signed-off-by: " signoff && signed++)
+					next
+			}
+			!diff && /^---$/ {
+				diff = 1
+				if (signoff && !signed)
+					print "Signed-off-by: " signoff
+			}
+			n == 1 && /^-- $/ { held = 1; next }
+			held {
+				if (/^virtquilt$/)
+					print "\n" base
+				print "-- "
+				held = 0
+			}
+			{ print }' "$mail" >"$new/mails/$number-${name##*/}"
+		rm -f -- "$mail"
+	done
+}
+
+# replace_mails: put them into $out in place of those of a former export
+replace_mails()
+{
+	: >"$new/former"
+	for mail in "$out"/[0-9][0-9]-*.patch; do
+		[ -e "$mail" ] || continue
+		if [ "$(tail -n 2 "$mail" | head -n 1)" = virtquilt ] ||
+			[ "$(tail -n 1 "$mail")" = virtquilt ]; then
+			echo "$mail" >>"$new/former"
+		elif [ -e "$new/mails/${mail##*/}" ]; then
+			die "$mail is there, and was not written by 'make export': name another folder with OUT="
+		fi
+	done
+	cp -- "$new"/mails/*.patch "$out/" ||
+		die "the mails could not be written to $out (above): free some space, or name another folder with OUT="
+	while read -r mail; do
+		[ -e "$new/mails/${mail##*/}" ] || rm -f -- "$mail"
+	done <"$new/former"
+}

@@ -1,0 +1,255 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# What a kernel tree holds: its version, whether it is the pinned one, what an
+# earlier run has left in it, and what has been done there since. Sourced by
+# scripts/stack.
+#
+# TREE/.virtquilt is quilt's folder (QUILT_PC=.virtquilt), and has besides:
+#
+#   state      "applied"; "installing" or "removing" while files are moved
+#   record     for each file its sha256 before and after, "-" where there is none
+#   pristine/  the files that the stack changes, as they were
+#   pushed/    the patches as they were when they were pushed
+#   patches    a link to the project's patches, which quilt works on
+#   stack      the key of the stack that was pushed
+#   folders    those that the stack has made
+#   was        what was in the tree when a run began to move files
+
+set -eu
+: "${patches:?}" "${linux:?}" "${scratch?}"
+
+# word PATH: PATH as it is typed in a shell
+word()
+{
+	case $1 in
+	*[!A-Za-z0-9_./+,:=@%^-]*) printf '"%s"\n' "$1" ;;
+	*) printf '%s\n' "$1" ;;
+	esac
+}
+
+# hint COMMAND TREE: the make command, as it is typed
+hint()
+{
+	echo "'make $1 TREE=$(word "$2")'"
+}
+
+tree_version()
+{
+	awk -F' *= *' '
+		$1 == "VERSION" { v = $2 } $1 == "PATCHLEVEL" { p = $2 }
+		$1 == "SUBLEVEL" { s = $2 } $1 == "EXTRAVERSION" { e = $2; exit }
+		END { print v "." p "." s e }' "$1/Makefile"
+}
+
+# check_tree TREE: refuse what is not a kernel tree
+check_tree()
+{
+	if [ ! -f "$1/Makefile" ] || [ ! -f "$1/Kbuild" ] ||
+		! grep -q '^PATCHLEVEL = ' "$1/Makefile"; then
+		die "$1 is not a kernel tree: name the top folder of an unpacked Linux $(pin_value version)"
+	fi
+}
+
+check_version()
+{
+	check_tree "$1"
+	version=$(tree_version "$1")
+	[ "$version" = "$(pin_value version)" ] ||
+		die "$1 is Linux $version, but the stack is for $(pin_value version): unpack that version and apply there"
+}
+
+# The stack's own tree, where no other is named
+check_own_tree()
+{
+	[ -d "$linux" ] ||
+		die "the pinned tree is not there ($linux): fetch it with 'make tree'"
+	check_version "$linux"
+	case $(state_of "$linux") in
+	applied | none) ;;
+	*) refuse_half "$linux" ;;
+	esac
+}
+
+record_of()
+{
+	if [ -f "$1/.virtquilt/record" ]; then
+		cat "$1/.virtquilt/record"
+	fi
+}
+
+applied_patches()
+{
+	if [ -f "$1/.virtquilt/applied-patches" ]; then
+		cat "$1/.virtquilt/applied-patches"
+	fi
+}
+
+state_of()
+{
+	if [ -f "$1/.virtquilt/state" ]; then
+		cat "$1/.virtquilt/state"
+	elif [ -d "$1/.virtquilt" ] && [ ! -f "$1/.virtquilt/record" ]; then
+		echo foreign
+	elif [ -d "$1/.virtquilt" ] || [ -d "$1/.virtquilt.old" ]; then
+		echo half
+	else
+		echo none
+	fi
+}
+
+refuse_half()
+{
+	die "$1 is half applied (an earlier run was killed): run $(hint unapply "$1") first, which gives back the files as they were"
+}
+
+refuse_foreign()
+{
+	die "$1/.virtquilt was not made by 'make apply': move it away with 'mv $(word "$1/.virtquilt") $(word "$1/.virtquilt.mine")'"
+}
+
+# check_state TREE: refuse what an earlier run has left unfinished
+check_state()
+{
+	case $(state_of "$1") in
+	applied | none) ;;
+	foreign) refuse_foreign "$1" ;;
+	*) refuse_half "$1" ;;
+	esac
+}
+
+# original TREE FILE: set $original to the file as it was before the stack,
+# empty if there was none. quilt puts a file aside when a patch first touches
+# it, an empty one for a file that was not there. $applied are the tree's
+# applied patches, $made the files that the stack has made.
+original()
+{
+	original=$1/.virtquilt/pristine/$2
+	[ ! -f "$original" ] || return 0
+	for p in $applied; do
+		if [ -f "$1/.virtquilt/$p/$2" ]; then
+			original=$1/.virtquilt/$p/$2
+			[ -s "$original" ] || original=
+			return 0
+		fi
+	done
+	original=$1/$2
+	[ -f "$original" ] || original=
+	case $NL$made$NL in
+	*"$NL$2$NL"*) original= ;;
+	esac
+}
+
+# originals_of TREE: set what original looks at
+originals_of()
+{
+	applied=$(applied_patches "$1")
+	made=$(record_of "$1" | sed -n 's/^- [^ ]* //p')
+}
+
+# check_manifest TREE: every file that the series touches is the pin's, or was
+# before the stack.
+check_manifest()
+{
+	originals_of "$1"
+	differs=$(while read -r sum f; do
+		case $sum in '' | '#'*) continue ;; esac
+		[ ! -f "$1/.virtquilt/pristine/$f" ] || continue
+		original "$1" "$f"
+		printf '%s  %s\n' "$sum" "${original:-$1/$f}"
+	done <"$patches/manifest" | sha256sum -c --quiet 2>/dev/null |
+		sed -n '1s/: FAILED.*//p')
+	[ -n "$differs" ] || return 0
+	f=${differs#"$1/"}
+	[ -e "$1/$f" ] ||
+		die "$1 has no $f, which the pinned tree has: unpack the tree again"
+	for p in $(patch_names); do
+		touched "$patches/$p" | grep -qxF -e "$f" || continue
+		if in_tree "$1" "$p"; then
+			die "$1 is half applied: $f already carries $p, put there by other means; take it out, or unpack the tree again ($(hint status "$1") tells more)"
+		fi
+	done
+	die "$f in $1 differs from the pinned $(pin_value version): restore it, or unpack the tree again"
+}
+
+# in_tree TREE PATCH: would PATCH come off cleanly?
+in_tree()
+{
+	(cd "$1" && patch -R -p1 -F0 -s -f --dry-run <"$patches/$2" >/dev/null 2>&1)
+}
+
+# check_writable TREE <files: each can be replaced, or made. A link would be
+# followed out of the tree, and replaced by what it points to.
+check_writable()
+{
+	while read -r f; do
+		[ ! -L "$1/$f" ] ||
+			die "$f in $1 is a symbolic link: name a tree of plain files"
+		[ ! -e "$1/$f" ] || [ -w "$1/$f" ] ||
+			die "$1/$f cannot be written: get write permission for the tree, or name a copy of your own"
+		d=$f
+		while [ "$d" != "${d%/*}" ]; do
+			d=${d%/*}
+			[ ! -L "$1/$d" ] ||
+				die "$d in $1 is a symbolic link: name a tree of plain folders"
+			[ ! -e "$1/$d" ] || [ -w "$1/$d" ] ||
+				die "$1/$d cannot be written: get write permission for the tree, or name a copy of your own"
+		done
+	done
+	[ -w "$1" ] ||
+		die "cannot write to $1: get write permission for it, or name a copy of your own"
+}
+
+# copy FROM TO LIST: those of the listed files that are there, with their times
+copy()
+{
+	(
+		cd "$1"
+		while read -r f; do
+			[ ! -f "$f" ] || echo "$f"
+		done <"$3" | xargs -r cp --parents -p -t "$2" --
+	)
+}
+
+# plant TREE DIR LIST: put the listed files as they were before the stack into
+# DIR/tree.
+plant()
+{
+	originals_of "$1"
+	: >"$scratch/plant.here"
+	: >"$scratch/plant.aside"
+	while read -r f; do
+		original "$1" "$f"
+		case $original in
+		'') ;;
+		"$1/.virtquilt/pristine/$f") echo "$f" >>"$scratch/plant.aside" ;;
+		"$1/$f") echo "$f" >>"$scratch/plant.here" ;;
+		*)
+			case $f in
+			*/*) mkdir -p "$2/tree/${f%/*}" ;;
+			esac
+			cp -p -- "$original" "$2/tree/$f"
+			;;
+		esac
+	done <"$3"
+	copy "$1" "$2/tree" "$scratch/plant.here"
+	[ ! -s "$scratch/plant.aside" ] ||
+		copy "$1/.virtquilt/pristine" "$2/tree" "$scratch/plant.aside"
+}
+
+# sums TREE <record: its lines as "before after now file", now being the sha256
+# that the file has, "-" if it is not there
+sums()
+{
+	sums_record=$(cat)
+	{
+		echo "$sums_record" | (
+			cd "$1"
+			while read -r _ _ f; do
+				[ ! -f "$f" ] || echo "$f"
+			done | xargs -r sha256sum --
+		) | sed 's/^\([^ ]*\)  /now \1 /'
+		echo "$sums_record"
+	} | awk '$1 == "now" { now[$3] = $2; next }
+		NF { print $1, $2, $3 in now ? now[$3] : "-", $3 }'
+}
