@@ -1,0 +1,230 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2034 # for those that source this
+# SPDX-License-Identifier: GPL-2.0
+#
+# A small kernel tree with a small stack, for the tests of the stack tool, and
+# how these say what they find. Sourced with $top set; makes $work, which goes
+# at the end.
+#
+#   $project   scripts, a pin, three patches, two new files
+#   $kernel    the tree, untouched; $tree is where tests work on a copy
+#   $stack     the project's stack tool
+
+set -eu
+: "${top:?}"
+# A hook runs with variables that name its repository.
+# shellcheck disable=SC2046 # names
+unset $(git rev-parse --local-env-vars 2>/dev/null)
+GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+GIT_AUTHOR_NAME=tester GIT_AUTHOR_EMAIL=tester@virtquilt.example
+GIT_COMMITTER_NAME=tester GIT_COMMITTER_EMAIL=tester@virtquilt.example
+export GIT_CONFIG_GLOBAL GIT_CONFIG_NOSYSTEM GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL \
+	GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
+unset TREE OUT SIGNOFF KERNEL_SRC
+
+work=$(mktemp -d)
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+failed=0
+
+ok()
+{
+	echo "ok: $1"
+}
+
+bad()
+{
+	echo "not ok: $1"
+	failed=1
+}
+
+# passes NAME COMMAND...: the command must succeed; its output is in $work/out
+passes()
+{
+	name=$1
+	shift
+	if "$@" >"$work/out" 2>&1; then
+		ok "$name"
+	else
+		sed 's/^/  /' "$work/out"
+		bad "$name"
+	fi
+}
+
+# says NAME REGEX: so must the output of the last command
+says()
+{
+	if grep -q -e "$2" "$work/out"; then
+		ok "$1"
+	else
+		sed 's/^/  /' "$work/out" | head -n 20
+		bad "$1: no $2"
+	fi
+}
+
+# says_not NAME REGEX
+says_not()
+{
+	if grep -e "$2" "$work/out"; then
+		bad "$1"
+	else
+		ok "$1"
+	fi
+}
+
+# holds NAME COMMAND...: as passes, without output
+holds()
+{
+	name=$1
+	shift
+	if "$@"; then
+		ok "$name"
+	else
+		bad "$name"
+	fi
+}
+
+# equal NAME FILE FILE
+equal()
+{
+	if cmp -s "$2" "$3"; then
+		ok "$1"
+	else
+		diff "$2" "$3" | head -n 10
+		bad "$1"
+	fi
+}
+
+# listing TREE: tells any change of content, mode or name
+listing()
+{
+	(cd "$1" && find . -name .git -prune -o -printf '%y %m %p %l\n' | sort -k3 &&
+		find . -name .git -prune -o -type f -print0 | sort -z | xargs -0 sha256sum)
+}
+
+# refused NAME REGEX COMMAND...: the command must fail with one sentence that
+# matches, and leave $tree as it was.
+refused()
+{
+	name=$1 regex=$2
+	shift 2
+	listing "$tree" >"$work/before"
+	if "$@" >"$work/out" 2>&1; then
+		bad "$name: it was not refused"
+		return
+	fi
+	listing "$tree" >"$work/after"
+	# make adds a line of its own.
+	sed -i '/^make: \*\*\*/d' "$work/out"
+	if ! grep -q -e "$regex" "$work/out"; then
+		sed 's/^/  /' "$work/out"
+		bad "$name: the message does not match $regex"
+	elif [ "$(grep -c . "$work/out")" -ne 1 ]; then
+		sed 's/^/  /' "$work/out"
+		bad "$name: more than one line"
+	elif ! cmp -s "$work/before" "$work/after"; then
+		diff "$work/before" "$work/after" || :
+		bad "$name: the tree was changed"
+	else
+		ok "$name"
+	fi
+}
+
+# source_file NAME: 40 lines of it
+source_file()
+{
+	awk -v name="$1" 'BEGIN { for (i = 1; i <= 40; i++)
+		print "int " name "_" i ";" }'
+}
+
+# change FILE LINE TEXT: put TEXT behind a line of $work/new/FILE
+change()
+{
+	sed -i "$2a$3" "$work/new/$1"
+}
+
+# make_patch NAME: from $work/old to $work/new, which is the old one then
+make_patch()
+{
+	{
+		echo "From: virtquilt maintainers <maintainers@virtquilt.example>"
+		echo "Date: Sun, 22 Nov 2026 12:00:00 +0000"
+		echo "Subject: area: Do ${1%.patch}"
+		echo
+		echo "Because it is right."
+		echo
+		echo "Signed-off-by: virtquilt maintainers <maintainers@virtquilt.example>"
+		echo "Patch-mainline: Never, this is a test"
+		echo ---
+		(
+			cd "$work"
+			diff -urN old new | sed '/^diff /d
+				s|^--- old/\([^\t]*\).*|--- a/\1|
+				s|^+++ new/\([^\t]*\).*|+++ b/\1|'
+		)
+	} >"$project/patches/v5.10/$1"
+	echo "$1 # guard" >>"$project/patches/v5.10/series"
+	rm -rf "$work/old"
+	cp -a "$work/new" "$work/old"
+}
+
+# make_project FOLDER: the project there, and its kernel beside it
+make_project()
+{
+	project=$1/project
+	kernel=$1/kernel
+	tree=$1/tree
+	stack=$project/scripts/stack
+	# The stack's own tree
+	LINUX=$kernel
+	export LINUX
+	mkdir -p "$kernel/kernel" "$kernel/drivers/char" "$project/patches/v5.10"
+	printf 'VERSION = 5\nPATCHLEVEL = 10\nSUBLEVEL = 262\nEXTRAVERSION =\n' \
+		>"$kernel/Makefile"
+	echo '# Kbuild' >"$kernel/Kbuild"
+	printf '.*\n!.gitignore\n' >"$kernel/.gitignore"
+	source_file one >"$kernel/kernel/one.c"
+	source_file two >"$kernel/kernel/two.c"
+	source_file three >"$kernel/drivers/char/three.c"
+	source_file four >"$kernel/drivers/four.c"
+
+	cp -r "$top/scripts" "$top/Makefile" "$project"
+	printf '#!/bin/sh\n' >"$project/setup"
+	chmod +x "$project/setup"
+	cp "$top/patches/v5.10/pin" "$project/patches/v5.10"
+	echo '# The stack' >"$project/patches/v5.10/series"
+	mkdir -p "$project/drivers/char" "$project/samples/new/deep"
+	source_file new >"$project/drivers/char/new.c"
+	printf '#!/bin/sh\ntrue\n' >"$project/samples/new/deep/run.sh"
+	chmod +x "$project/samples/new/deep/run.sh"
+
+	rm -rf "$work/old" "$work/new"
+	cp -a "$kernel" "$work/old"
+	cp -a "$kernel" "$work/new"
+	change kernel/one.c 10 'int first_one;'
+	make_patch 0101-first.patch
+	change kernel/one.c 20 'int second_one;'
+	change kernel/two.c 10 'int second_two;'
+	make_patch 0201-second.patch
+	change kernel/two.c 30 'int third_two;'
+	change drivers/char/three.c 10 'int third_three;'
+	make_patch 0301-third.patch
+	"$stack" refresh >"$work/log" || cat "$work/log"
+}
+
+# fresh: $tree as it was
+fresh()
+{
+	rm -rf "$tree"
+	cp -a "$kernel" "$tree"
+}
+
+# quilted COMMAND...: quilt in $tree, as a user calls it
+quilted()
+{
+	(cd "$tree" && QUILT_PC=.virtquilt quilt "$@" >"$tree.quilt" 2>&1) || {
+		sed 's/^/  quilt: /' "$tree.quilt"
+		return 1
+	}
+}
