@@ -16,6 +16,9 @@ cleanup()
 {
 	:
 }
+# Somebody's own git may sign what it commits, or run hooks.
+GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+export GIT_CONFIG_GLOBAL GIT_CONFIG_NOSYSTEM
 trap 'cleanup; chmod -R u+w "$work"; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
