@@ -1,16 +1,15 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Putting the stack on a tree, and taking it off. Sourced by scripts/stack.
+# Apply the stack to a tree and take it off again. Sourced by scripts/stack.
 #
-# quilt works on copies, in TREE/.virtquilt.new; what is moved into the tree at
-# the end are finished files, by rename.
+# quilt works on copies in TREE/.virtquilt.new. Only finished files are moved into
+# the tree, by rename.
 
 set -eu
 : "${top:?}" "${patches:?}" "${scratch?}" "${half?}"
 
-# remove_leftovers TREE: remove what a killed run had made and not yet put into
-# its place.
+# remove_leftovers TREE: remove what a killed run had staged
 remove_leftovers()
 {
 	sort -r "$1/.virtquilt.new/tree/.virtquilt/folders" 2>/dev/null |
@@ -21,17 +20,16 @@ remove_leftovers()
 		die "$1/.virtquilt.new cannot be removed: get write permission for it"
 }
 
-# stage TREE [FILE] <names: make $staging with
-#   tree/      the touched files and the new files with the patches pushed
-#   pristine/  the touched files before
+# stage TREE [FILE] <names: fill $staging with
+#   tree/      the touched files and the new files, patches pushed
+#   pristine/  the touched files before that
 #   patches/   the patches as pushed, and series
-# The names are of the series; FILE is a patch on top. With $optional set a patch
-# that does not go on is left out and named in $left_out; otherwise it is an
-# error.
+# The names are patches of the series, FILE is one more on top. If $optional is
+# set, a patch that does not apply is skipped and listed in $left_out. Otherwise it
+# is an error.
 stage()
 {
 	tree=$1
-	# Nothing can be made in what is not a folder, or not to be written.
 	[ -w "$tree" ] ||
 		die "cannot write to $tree: get write permission for it, or name a copy of your own"
 	remove_leftovers "$tree"
@@ -78,40 +76,40 @@ stage()
 			>"$staging/series"
 		mv -- "$staging/series" "$staging/patches/series"
 	done
-	# quilt makes no folder when there is nothing to push.
+	# quilt does not create its folder if there is nothing to push.
 	mkdir -p "$staging/tree/.virtquilt"
 }
 
-# refuse_conflict TREE DIR PATCH: PATCH does not go on, says the log in DIR.
+# refuse_conflict TREE DIR PATCH: PATCH does not apply, for the reason in DIR/log.
 refuse_conflict()
 {
 	! grep -q 'No space left' "$2/log" ||
-		die "$1 or the folder for temporary files has no space left: free some, then try again"
+		die "$1 or the folder for temporary files is full: free some space, then try again"
 	sed -n '/FAILED\|find file\|ignored/p' "$2/log" | head -n 1 >"$scratch/why"
 	read -r why <"$scratch/why" || why=$(tail -n 1 "$2/log")
-	die "${3:-the series} does not go on in $1 ($why): $(way_past "$1" "${3:-}"), then try again"
+	die "${3:-the series} does not apply to $1 ($why): $(way_past "$1" "${3:-}"), then try again"
 }
 
-# install_staged: move the staged files into the tree. Nothing is copied here, so
-# that a full disk is met before, and signals wait until the few renames are
-# done.
+# install_staged TREE: move the staged files into the tree. Everything is written
+# before the first rename, so that a full disk changes nothing. Signals are held
+# off during the renames.
 install_staged()
 {
 	tree=$1
 	new=$staging/tree/.virtquilt
-	# root leaves a user's tree to the user.
+	# A tree stays its owner's when root applies the stack.
 	[ "$(id -u)" -ne 0 ] ||
 		chown -hR --reference="$tree" -- "$staging/tree" "$staging/patches"
 	mv -- "$staging/pristine" "$new/pristine"
 	mv -- "$staging/patches" "$new/pushed"
-	# quilt knows the project's patches by a name without blanks.
+	# quilt cannot cope with blanks in the path of the patches.
 	rm -f "$new/patches"
 	ln -s "$patches" "$new/patches"
 	echo .virtquilt/patches >"$new/.quilt_patches"
 	echo series >"$new/.quilt_series"
 	stack_key >"$new/stack"
-	# While files are moved the record has those of both states. Old entries
-	# first: what is new takes their place.
+	# During the renames the record covers both states. Entries of the old one
+	# come first, the new ones replace them.
 	{
 		record_of "$tree" | sed 's/^\([^ ]*\) [^ ]* /\1 - /'
 		sed 's/^/- - /' "$staging/files" | sums "$new/pristine" |
@@ -121,13 +119,13 @@ install_staged()
 			awk '{ print $1, $3, $4 }'
 	} | awk '{ line[$3] = $0 } END { for (f in line) print line[f] }' |
 		sort -k3 >"$new/record"
-	# A file that the stack leaves as it was is not the stack's: one that
-	# only a mutant touched, or a patch that is gone.
+	# Drop files that no longer change: the former state had a mutant or a
+	# patch that is gone.
 	awk '$1 != $2' "$new/record" >"$new/record.applied"
 	echo applied >"$new/state.applied"
 	echo removing >"$new/state.removing"
 	echo installing >"$new/state"
-	# Folders that are not there yet are ours to remove.
+	# Folders that do not exist yet are to be removed by unapply.
 	{
 		cat "$tree/.virtquilt/folders" 2>/dev/null || :
 		awk '$2 != "-" { n = split($3, part, "/"); d = ""
@@ -137,7 +135,7 @@ install_staged()
 			[ -d "$tree/$d" ] || echo "$d"
 		done
 	} | sort -u >"$new/folders"
-	# Who builds here must see each change, also one back to an old file.
+	# make must see every change, even one back to an old file.
 	sums "$tree" <"$new/record" >"$staging/now"
 	awk '$2 != "-" && $2 != $3 { print $4 }' "$staging/now" >"$staging/install"
 	awk '$2 == "-" && $3 != "-" { print $4 }' "$staging/now" >"$staging/remove"
@@ -146,13 +144,13 @@ install_staged()
 	while read -r f; do
 		keep_mode "$tree/$f" "$staging/tree/$f"
 	done <"$staging/install"
-	# Nobody's edits are overwritten, nor those made since the survey.
+	# The last chance to see an edit that was made since the survey
 	sums "$tree" <"$new/record" >"$staging/now"
 	edited=$(awk 'FILENAME == ARGV[1] { seen[$2] = $1; next }
 		$4 in seen ? $3 != seen[$4] : $3 != $1 && $3 != "-" { print $4; exit }' \
 		"$scratch/seen" "$staging/now")
 	[ -z "$edited" ] ||
-		die "$edited in $tree was edited while the stack was applied: try again"
+		die "$edited in $tree was edited while apply was running: try again"
 
 	trap '' INT TERM HUP
 	half=$tree
@@ -180,7 +178,7 @@ install_staged()
 	trap 'exit 143' TERM HUP
 }
 
-# keep_mode FROM TO: the stack changes no modes, but its user may have.
+# keep_mode FROM TO: the stack never changes a file's mode, but its user may.
 keep_mode()
 {
 	[ -f "$1" ] || return 0
@@ -214,14 +212,14 @@ apply_stack()
 		$0 != but { print }
 		$0 == upto { exit }' >"$scratch/names"
 	stage "$tree" "$extra" <"$scratch/names"
-	# The caller wants to know which patches rest on the one left out.
+	# These depend on the patch that was left out.
 	for p in $left_out; do
 		echo "left out with it: $p"
 	done
 	pushed=$(applied_patches "$tree")
 	install_staged "$tree"
 	for f in $missing; do
-		echo "was missing, is there again: $f"
+		echo "restored, it was missing: $f"
 	done
 	if [ -z "$installed" ] && [ "$pushed" = "$(applied_patches "$tree")" ]; then
 		echo "$tree: already applied, nothing to do"
@@ -230,8 +228,8 @@ apply_stack()
 	fi
 }
 
-# check_half TREE: with files half moved each is as one of the two states has
-# it, or was edited since.
+# check_half TREE: after a killed run every file is in one of two states. Anything
+# else is an edit made since.
 check_half()
 {
 	record_of "$1" | sums "$1" | while read -r before after now f; do
@@ -240,7 +238,7 @@ check_half()
 		esac
 		! grep -qxF -e "$now $f" "$1/.virtquilt/was" 2>/dev/null ||
 			continue
-		die "$f in $1 was edited after the run that was killed: put it aside with $(aside "$1" "$f"), then try again"
+		die "$f in $1 was edited after a run was killed: move it aside with $(aside "$1" "$f"), then try again"
 	done
 }
 
@@ -250,7 +248,7 @@ unapply_stack()
 	check_tree "$tree"
 	[ -w "$tree" ] ||
 		die "cannot write to $tree: get write permission for it"
-	# A run that was killed between its two renames.
+	# A run was killed between moving the old folder away and the new one in.
 	if [ ! -d "$tree/.virtquilt" ] && [ -d "$tree/.virtquilt.old" ]; then
 		mv -- "$tree/.virtquilt.old" "$tree/.virtquilt"
 	fi
@@ -260,7 +258,7 @@ unapply_stack()
 	case $(state_of "$tree") in
 	none)
 		if [ -n "$left" ]; then
-			echo "$tree: as it was; what a killed run had left is gone"
+			echo "$tree: as it was; removed what a killed run had left"
 			return
 		fi
 		die "the stack is not applied to $tree: nothing to take off"
@@ -276,7 +274,7 @@ unapply_stack()
 
 	trap '' INT TERM HUP
 	half=$tree
-	# Without need of space on the disk
+	# A rename works on a full disk, too.
 	mv -- "$tree/.virtquilt/state.removing" "$tree/.virtquilt/state" \
 		2>/dev/null || echo removing >"$tree/.virtquilt/state"
 	while read -r before _ f; do
@@ -292,7 +290,7 @@ unapply_stack()
 	sort -r "$tree/.virtquilt/folders" | while read -r d; do
 		rmdir -- "$tree/$d" 2>/dev/null || :
 	done
-	# From here on it is only to be removed.
+	# The tree is restored. If the removal is cut short, the rest is a leftover.
 	rm -rf -- "$tree/.virtquilt.old"
 	mv -- "$tree/.virtquilt" "$tree/.virtquilt.new"
 	half=
@@ -300,8 +298,8 @@ unapply_stack()
 	echo "$tree: as it was before the stack"
 }
 
-# put_aside TREE: take into the record what the user's patches touch and the
-# stack does not, with the files as they were.
+# put_aside TREE: add to the record, and to pristine/, the files that only the
+# user's own patches touch.
 put_aside()
 {
 	[ -s "$scratch/theirs" ] || return 0

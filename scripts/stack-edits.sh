@@ -1,18 +1,18 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# What has been done in a tree since the stack was applied to it, with an editor
-# or with quilt, and the way out of it. Sourced by scripts/stack.
+# Find out what an editor or quilt has done to a tree since the stack was applied,
+# and name the command that gets the user out of it. Sourced by scripts/stack.
 #
-# A file's text can be made again if it is what the tree had before the stack,
-# what the stack has made of it, or what those patches make of it that quilt
-# says are applied. Any other text is an edit, and never overwritten.
+# A file can be reproduced if it is as it was before the stack, as apply left it,
+# or as the patches make it that quilt has applied. Anything else is an edit, and
+# an edit is never overwritten.
 
 set -eu
 : "${top:?}" "${patches:?}" "${scratch?}"
 
-# q COMMAND...: quilt in the current folder, with the patches in ../patches,
-# whatever the user's own settings are
+# q COMMAND...: run quilt here, with the patches in ../patches and without the
+# user's own settings
 q()
 {
 	QUILT_PC=.virtquilt QUILT_PATCHES=../patches QUILT_SERIES=series \
@@ -21,8 +21,8 @@ q()
 		quilt --quiltrc - "$@"
 }
 
-# patch_all DIR: patch DIR/tree with the series in DIR/patches, where quilt's own
-# files are not needed; print the patch that does not go on, if there is one.
+# patch_all DIR: apply the series in DIR/patches to DIR/tree without quilt, which
+# is faster. Print the first patch that does not apply.
 patch_all()
 {
 	while read -r p options; do
@@ -36,19 +36,19 @@ patch_all()
 	done <"$1/patches/series"
 }
 
-# push_all DIR: push the series in DIR/patches on DIR/tree
+# push_all DIR: push the series in DIR/patches onto DIR/tree
 push_all()
 {
 	(cd "$1/tree" && q push --fuzz=0 -a) >"$1/log" 2>&1
 }
 
-# failed_patch DIR: which patch it was that did not go on
+# failed_patch DIR: the patch at which push_all stopped
 failed_patch()
 {
 	sed -n 's/^Applying patch //p' "$1/log" | tail -n 1
 }
 
-# quilt_files TREE: the files that quilt has put aside for the applied patches
+# quilt_files TREE: the files of which quilt has a backup for an applied patch
 quilt_files()
 {
 	[ -s "$1/.virtquilt/applied-patches" ] || return 0
@@ -60,11 +60,11 @@ quilt_files()
 	) | sort -u
 }
 
-# expect TREE: make $scratch/expected/tree with the files as the tree's applied
-# patches make them, these being the ones that were pushed by apply, or what
-# quilt has pushed or refreshed since, as its time stamps tell. If such a patch
-# has been written again after that, its text in the tree is not known and it is
-# listed in $scratch/rewritten.
+# expect TREE: fill $scratch/expected/tree with the files as the applied patches
+# make them. apply has kept the text of each patch that it pushed. quilt's time
+# stamp tells whether the user has pushed or refreshed a patch since, so that the
+# project's text is the one in the tree. If that was changed once more, nobody
+# knows the text in the tree, and the patch is listed in $scratch/rewritten.
 expect()
 {
 	expected=$scratch/expected
@@ -98,11 +98,10 @@ expect()
 	patch_all "$expected" >/dev/null
 }
 
-# survey TREE: write to $scratch/edited the files in which there is text that
-# nothing else has: not the patches, not the project, not the tree as it was.
-# The other files can be made again. $scratch/sums has for each file of the
-# record what it was, should be and is; $scratch/theirs are the files that only
-# the user's own patches touch, $scratch/seen what each of them was.
+# survey TREE: list the edited files in $scratch/edited. Besides:
+#   sums    each file of the record: its sha256 before and after the stack, and now
+#   theirs  files that only the user's own patches touch
+#   seen    the sha256 now of all of them
 survey()
 {
 	record_of "$1" | sums "$1" >"$scratch/sums"
@@ -125,8 +124,7 @@ survey()
 	done <"$scratch/suspects" >"$scratch/edited"
 }
 
-# is_forced TREE: is there a patch that quilt was forced to push, and that has
-# not been refreshed since? It is named in $stuck.
+# is_forced TREE: was a patch force-pushed and not refreshed yet? Sets $stuck to it.
 is_forced()
 {
 	for p in $(applied_patches "$1"); do
@@ -140,17 +138,17 @@ is_forced()
 
 refresh_forced()
 {
-	echo "mend what was rejected, then run 'cd $(word "$1") && QUILT_PC=.virtquilt quilt refresh'"
+	echo "resolve the rejects, then run 'cd $(word "$1") && QUILT_PC=.virtquilt quilt refresh'"
 }
 
 refuse_forced()
 {
 	! is_forced "$1" ||
-		die "$stuck was pushed by force in $1 and has not been refreshed: $(refresh_forced "$1")"
+		die "$stuck was force-pushed in $1 and not refreshed: $(refresh_forced "$1")"
 }
 
-# way_past TREE PATCH: what to do when PATCH does not go on. Where those before
-# it are in the tree and it is not, quilt can be made to push it.
+# way_past TREE PATCH: what to do about a PATCH that does not apply. If it is the
+# next one to push, quilt can force it.
 way_past()
 {
 	if [ -e "$1/.virtquilt/$2~refresh" ]; then
@@ -158,23 +156,23 @@ way_past()
 	elif [ "$(state_of "$1")" = applied ] &&
 		[ "$(applied_patches "$1")" = "$(patch_names | awk -v name="$2" \
 			'$1 == name { exit } { print }')" ]; then
-		echo "push it with 'cd $(word "$1") && QUILT_PC=.virtquilt quilt push -f', mend what is rejected, and refresh it there with quilt"
+		echo "push it with 'cd $(word "$1") && QUILT_PC=.virtquilt quilt push -f', resolve the rejects and refresh it there"
 	else
-		echo "mend the patch by hand, or go back to the committed one"
+		echo "fix the patch by hand, or go back to the committed one"
 	fi
 }
 
-# refuse_edits TREE: stop at an edit that is nowhere but in the tree.
+# refuse_edits TREE: stop if there is an edit
 refuse_edits()
 {
 	refuse_forced "$1"
 	survey "$1"
 	[ -s "$scratch/edited" ] || return 0
 	read -r f <"$scratch/edited"
-	die "$f in $1 was edited, and no patch has the edit: keep it with $(hint refresh "$1"), or put it aside with $(aside "$1" "$f"), then try again"
+	die "$f in $1 was edited, and the edit is in no patch: keep it with $(hint refresh "$1"), or move it aside with $(aside "$1" "$f"), then try again"
 }
 
-# aside TREE FILE: the command that puts an edited file aside
+# aside TREE FILE: the command that moves an edited file out of the way
 aside()
 {
 	echo "'mv -b $(word "$1/$2") $(word "$1/$2.mine")'"

@@ -1,25 +1,26 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# The stack as mails for git am. Sourced by scripts/stack.
+# Write the stack as mails for git am. Sourced by scripts/stack.
 #
-# git makes them itself, in a repository that holds only what the stack touches:
-# so they have the index lines that "git am -3" needs, and are known to apply.
+# git does it, in a scratch repository of just the files that the stack touches.
+# So the mails have the index lines that "git am -3" needs, and are known to apply.
 
 set -eu
 : "${top:?}" "${patches:?}" "${scratch?}"
 
-# g COMMAND...: git in that repository, whatever the user's settings are
+# g COMMAND...: git in the scratch repository
 g()
 {
 	git -C "$scratch/new/tree" "$@"
 }
 
-# plain_git: forget the repository that a hook is called for, and the settings.
+# plain_git: drop the variables of the hook that we may be called from, and the
+# user's settings
 plain_git()
 {
 	command -v git >/dev/null 2>&1 ||
-		die "git is missing, which writes the mails: install it, then try again"
+		die "git writes the mails and is not installed: install it, then try again"
 	# shellcheck disable=SC2046 # names
 	unset $(git rev-parse --local-env-vars)
 	GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 GIT_ATTR_NOSYSTEM=1
@@ -28,7 +29,7 @@ plain_git()
 		GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
 }
 
-# field NAME FILE: what the header of a patch says
+# field NAME FILE: a field of a patch's header
 field()
 {
 	sed -n "/^\$/q; s/^$1: //p" "$2" | head -n 1
@@ -64,12 +65,12 @@ export_series()
 	[ -n "$base" ] ||
 		echo "no base-commit: $base_why"
 	if grep -q "^Signed-off-by: .*\.example>" "$out"/*.patch; then
-		echo "Signed-off-by: is a placeholder, with which nobody can pass the mails on: 'make export SIGNOFF=\"Your Name <you@host>\"' writes your own"
+		echo "the Signed-off-by in the mails is a placeholder, and nobody can forward them like that: 'make export SIGNOFF=\"Your Name <you@host>\"' puts your own in"
 	fi
 }
 
-# commit_stack TREE: make the repository: the files as they were, the new files,
-# then one commit a patch
+# commit_stack TREE: fill the scratch repository: the files as they were, tagged
+# base; the new files; one commit for each patch
 commit_stack()
 {
 	new=$scratch/new
@@ -96,14 +97,14 @@ commit_stack()
 			continue
 		fi
 		case $(series_entries | grep -e "^${p}[[:space:]]") in
-		?*) die "$p is not a -p1 patch, says the series: 'make refresh' makes it one" ;;
+		?*) die "the series has options for $p, which git am would not see: 'make refresh' makes it an ordinary -p1 patch" ;;
 		esac
 		for f in From Date Subject; do
 			[ -n "$(field "$f" "$patches/$p")" ] ||
-				die "$p has no line $f: in its header, which git am needs: write it with '\${EDITOR:-vi} $(word "$patches/$p")', as the other patches have it"
+				die "$p has no $f: line, which git am needs: add it with '\${EDITOR:-vi} $(word "$patches/$p")' as in the other patches"
 		done
-		# The new files go first, since the hooks name them, with the
-		# author and the date of the first patch.
+		# The new files come first, since patches refer to them, with
+		# the author and date of the first patch.
 		if [ -z "$lead" ]; then
 			lead=$p
 			[ ! -s "$new/newfiles" ] || commit_new_files "$p"
@@ -112,7 +113,7 @@ commit_stack()
 			"$patches/$p" >"$new/mail"
 		g am -q --keep-cr --keep-non-patch --whitespace=nowarn "$new/mail" \
 			>"$new/log" 2>&1 ||
-			die "$p does not go on ($(sed -n '/^error: /{s///p;q}' "$new/log")): $(way_past "$1" "$p"), then try again"
+			die "$p does not apply ($(sed -n '/^error: /{s///p;q}' "$new/log")): $(way_past "$1" "$p"), then try again"
 		echo "$p" >>"$new/names"
 	done
 	[ -n "$lead" ] || die "the series is empty: there is nothing to export"
@@ -133,8 +134,8 @@ commit_new_files()
 	echo new-files.patch >>"$new/names"
 }
 
-# base_of TREE: set $base to the commit that TREE has, if all that the stack
-# touches is in it as it was before the stack; else $base_why says why not.
+# base_of TREE: set $base to TREE's HEAD if that has everything as it was before the
+# stack. Otherwise leave it empty and set $base_why to the reason.
 base_of()
 {
 	base=
@@ -148,7 +149,7 @@ base_of()
 		base_why="$1 has no commit yet"
 		return
 	}
-	# Of the files that were there, and of those that must not be
+	# The touched files must be the same, the new files must not exist.
 	g ls-tree -r base | sort >"$new/base"
 	cat "$new/files" "$new/newfiles" | (
 		cd "$new/tree" && xargs git -C "$1" ls-tree -r HEAD --
@@ -160,7 +161,8 @@ base_of()
 	base_why="$differs in the last commit of $1 is not as in Linux $(pin_value version)"
 }
 
-# write_mails: as git format-patch has them, with the user's own name and base
+# write_mails: run git format-patch, then number the mails our way and put in
+# SIGNOFF and the base
 write_mails()
 {
 	g format-patch -q --full-index --keep-subject -N --signature=virtquilt \
@@ -201,7 +203,7 @@ write_mails()
 	done
 }
 
-# replace_mails: put them into $out in place of those of a former export
+# replace_mails: move the mails to $out, in place of those of a former export
 replace_mails()
 {
 	: >"$new/former"
@@ -211,7 +213,7 @@ replace_mails()
 			[ "$(tail -n 1 "$mail")" = virtquilt ]; then
 			echo "$mail" >>"$new/former"
 		elif [ -e "$new/mails/${mail##*/}" ]; then
-			die "$mail is there, and was not written by 'make export': name another folder with OUT="
+			die "$mail exists and was not written by 'make export': name another folder with OUT="
 		fi
 	done
 	cp -- "$new"/mails/*.patch "$out/" ||

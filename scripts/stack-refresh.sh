@@ -1,14 +1,14 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Writing the patches anew, from a tree's edited files or only in quilt's form.
+# Rewrite the patches, with the edits made in a tree or just in canonical form.
 # Sourced by scripts/stack.
 
 set -eu
 : "${top:?}" "${patches:?}" "${linux:?}" "${CR:?}" "${scratch?}"
 
-# refresh_from TREE: take TREE's edits into the patches and the new files, then
-# put the result on TREE.
+# refresh_from TREE: move TREE's edits into the patches and the new files, then
+# apply the result to TREE
 refresh_from()
 {
 	check_version "$1"
@@ -21,7 +21,7 @@ refresh_from()
 	need_patches "$1" begun
 	refuse_forced "$1"
 	survey "$1"
-	# What is edited while this runs is not taken, and stays in the tree.
+	# An edit made after this copy is left for the next refresh.
 	mkdir "$scratch/mine"
 	copy "$1" "$scratch/mine" "$scratch/edited"
 	: >"$scratch/into-patches"
@@ -43,7 +43,7 @@ refresh_from()
 	replace_files
 	cat "$scratch/changed" "$scratch/into-project" | sed 's/^/refreshed /'
 
-	# The tree's edits are the stack's now.
+	# The edits are part of the stack now.
 	while read -r f; do
 		before=$(awk -v f="$f" '$3 == f { print $1 }' "$1/.virtquilt/record")
 		if [ -z "$before" ]; then
@@ -59,7 +59,7 @@ refresh_from()
 	apply_stack "$1"
 }
 
-# refresh_form: bring the patches into quilt's form, from the stack's own tree
+# refresh_form: bring the patches into canonical form
 refresh_form()
 {
 	check_own_tree
@@ -74,7 +74,7 @@ refresh_form()
 	sed 's/^/refreshed /' "$scratch/changed"
 }
 
-# check_refresh: say what refresh_form would change, and fail if it would
+# check_refresh: fail if refresh_form would change something, and say what
 check_refresh()
 {
 	check_own_tree
@@ -87,17 +87,17 @@ check_refresh()
 	[ ! -s "$scratch/changed" ]
 }
 
-# assign TREE FILE: where does an edit go? Into the last applied patch that has
-# the file; into the project's file, if it is a new one that no patch changes;
-# else into the first patch that touches it.
+# assign TREE FILE: decide where an edit belongs. That is the last applied patch
+# that has the file; for a new file that no patch touches, the project's own copy;
+# otherwise the first patch that touches it.
 assign()
 {
 	f=$2
 	! grep -q "$CR\$" "$1/$f" || grep -q "$CR\$" "$scratch/expected/tree/$f" ||
-		die "$f in $1 has line ends of another system (CR LF): 'sed -i \"s/\\r\$//\" $(word "$1/$f")' mends them, then try again"
+		die "$f in $1 has CRLF line endings: convert it with 'sed -i \"s/\\r\$//\" $(word "$1/$f")', then try again"
 	while read -r p; do
 		[ ! -f "$1/.virtquilt/$p/$f" ] ||
-			die "$p was changed in $patches after quilt had put it into $1, where $f was edited on top of the former text: put that aside with $(aside "$1" "$f"), then try again"
+			die "$p has changed in $patches since quilt pushed it in $1, and the edit of $f is on top of the old text: move that aside with $(aside "$1" "$f"), then try again"
 	done <"$scratch/rewritten"
 	is_new=
 	! grep -qxF -e "$f" "$scratch/expected/newfiles" || is_new=yes
@@ -112,7 +112,7 @@ assign()
 	if [ -z "$goes_into" ] && [ -n "$is_new" ]; then
 		[ "$(sha "$top/$f")" = "$(awk -v f="$f" '$3 == f { print $2 }' \
 			"$1/.virtquilt/record")" ] ||
-			die "$f was edited in $1 and in the project: put the tree's aside with $(aside "$1" "$f"), and merge it into the project's"
+			die "$f was edited in $1 and in the project: move the tree's aside with $(aside "$1" "$f"), and merge it into the project's"
 		echo "$f" >>"$scratch/into-project"
 		return
 	fi
@@ -123,12 +123,12 @@ assign()
 		fi
 	done
 	[ -n "$goes_into" ] ||
-		die "$f in $1 was edited, but the series has no patch that touches it any more: put it aside with $(aside "$1" "$f"), then try again"
+		die "$f in $1 was edited, but no patch of the series touches it any more: move it aside with $(aside "$1" "$f"), then try again"
 	echo "$goes_into $f" >>"$scratch/into-patches"
 }
 
-# write_anew TREE: make $scratch/new/patches, the series refreshed by quilt with
-# the edits in $scratch/into-patches, and its manifest.
+# write_anew TREE: fill $scratch/new/patches with the series as refreshed by quilt,
+# with the edits listed in $scratch/into-patches, and with its manifest
 write_anew()
 {
 	new=$scratch/new
@@ -156,7 +156,7 @@ write_anew()
 			>"$new/log" 2>&1 ||
 			die "quilt could not refresh $p: $(tail -n 1 "$new/log")"
 	done
-	# It has made -p1 of all of them.
+	# quilt has turned all of them into -p1 patches.
 	sed 's/^\([^#[:space:]][^[:space:]]*\)[[:space:]][[:space:]]*-p[0-9ab]*/\1/' \
 		"$patches/series" >"$new/patches/series"
 	(
@@ -173,8 +173,8 @@ write_anew()
 	) >"$new/patches/manifest"
 }
 
-# merge TREE PATCH FILE: take the tree's edit of FILE into PATCH, just pushed.
-# What PATCH makes of the file may be another text than what was edited.
+# merge TREE PATCH FILE: move the edit of FILE into PATCH, which was just pushed. The
+# edit may have been made on top of another text than PATCH gives now.
 merge()
 {
 	into=$new/tree/$3
@@ -192,24 +192,24 @@ merge()
 		cp -- "$new/merged" "$into"
 	else
 		cmp -s "$mine" "$into" ||
-			die "$3 was edited in $1, and $2, where the edit would go, changes the same lines: put it aside with $(aside "$1" "$3"), then try again"
+			die "$3 was edited in $1, and $2, where the edit would go, changes the same lines: move it aside with $(aside "$1" "$3"), then try again"
 	fi
 }
 
-# refuse_push TREE PATCH: PATCH does not go on, perhaps because of an edit that
-# went into one before it.
+# refuse_push TREE PATCH: PATCH does not apply, perhaps because of an edit that went
+# into an earlier one.
 refuse_push()
 {
 	touched "$new/patches/$2" >"$new/touched"
 	while read -r q f; do
 		! grep -qxF -e "$f" "$new/touched" ||
 			! grep -qxF -e "$q" "$new/tree/.virtquilt/applied-patches" ||
-			die "the edit of $f in $1 goes into $q, and $2 does not go on over it: write $q with 'cd $(word "$1") && QUILT_PC=.virtquilt quilt refresh -f $q', then mend $2 ($(hint status "$1") tells how)"
+			die "the edit of $f in $1 goes into $q, and $2 no longer applies on top: write $q with 'cd $(word "$1") && QUILT_PC=.virtquilt quilt refresh -f $q', then fix $2 ($(hint status "$1") tells how)"
 	done <"$scratch/into-patches"
 	refuse_conflict "$1" "$new" "$2"
 }
 
-# changed_patches: what in $scratch/new/patches is not as the project has it
+# changed_patches: list what in $scratch/new/patches differs from the project
 changed_patches()
 {
 	for p in $(patch_names) series manifest; do
@@ -217,8 +217,9 @@ changed_patches()
 	done
 }
 
-# replace_files: put new text into files of the project, which $scratch/replace
-# lists with a tab between the two. All of it is written before the first is replaced.
+# replace_files: replace files of the project. Each line of $scratch/replace is the
+# file, a tab, and where its new text is. All of them are written before the first
+# is replaced.
 replace_files()
 {
 	while IFS=$TAB read -r f text; do
@@ -228,7 +229,7 @@ replace_files()
 			while IFS=$TAB read -r f text; do
 				rm -f -- "${f%/*}/.${f##*/}.new"
 			done <"$scratch/replace"
-			die "$part cannot be written: see to write permission and space on the disk, then try again; nothing was changed"
+			die "$part cannot be written, and nothing was changed: check permissions and disk space, then try again"
 		fi
 	done <"$scratch/replace"
 	while IFS=$TAB read -r f text; do

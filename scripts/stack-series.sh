@@ -7,11 +7,11 @@
 set -eu
 : "${top:?}" "${patches:?}"
 
-# series_entries: the lines of the series without comments, each a patch's name
-# and what quilt may have put behind it (-p0)
+# series_entries: the series without comments; each line is a patch's name and
+# perhaps options for patch (-p0)
 series_entries()
 {
-	# "quilt new -p ab" writes an option that patch does not know.
+	# "quilt new -p ab" writes -pab, which patch does not understand.
 	sed 's/[[:space:]]*#.*//; s/[[:space:]]-pab$//; s/^[[:space:]]*//; /^$/d' \
 		"$patches/series"
 }
@@ -21,33 +21,29 @@ patch_names()
 	series_entries | sed 's/[[:space:]].*//'
 }
 
-# missing_patch: the first patch of the series that has no file, if any
-missing_patch()
+# missing_patches: the patches of the series that have no file
+missing_patches()
 {
 	for p in $(patch_names); do
-		if [ ! -e "$patches/$p" ]; then
-			echo "$p"
-			return
+		[ -e "$patches/$p" ] || echo "$p"
+	done
+}
+
+# need_patches TREE [begun]: stop if a patch of the series has no file. With "begun",
+# accept one that "quilt new" has just started in TREE.
+need_patches()
+{
+	for p in $(missing_patches); do
+		if ! applied_patches "$1" | grep -qxF -e "$p"; then
+			die "$p is in $patches/series, but there is no such file: put it back, or take the line out with 'sed -i \"/^$p/d\" $(word "$patches/series")'"
+		elif [ "${2:-}" != begun ]; then
+			die "$p is in the series and has no file yet: $(hint refresh "$1") writes it, then try again"
 		fi
 	done
 }
 
-# need_patches TREE [begun]: every patch of the series is there. One that "quilt
-# new" has begun in TREE has no file before its first refresh; that is good
-# enough where "begun" is said.
-need_patches()
-{
-	missing=$(missing_patch)
-	[ -n "$missing" ] || return 0
-	if applied_patches "$1" | grep -qxF -e "$missing"; then
-		[ "${2:-}" != begun ] || return 0
-		die "$missing is in the series and has no file yet: $(hint refresh "$1") writes it, then try again"
-	fi
-	die "$missing is in $patches/series, but there is no such file: put it back, or take the line out with 'sed -i \"/^$missing/d\" $(word "$patches/series")'"
-}
-
-# patches_into DIR [FILE] <names: put these patches of the project, and FILE behind
-# them, into DIR, with a series. One that has no file yet is empty.
+# patches_into DIR [FILE] <names: copy these patches, and FILE after them, to DIR and
+# write a series there. A patch that has no file yet becomes an empty one.
 patches_into()
 {
 	cat >"$1/names"
@@ -74,7 +70,7 @@ patches_into()
 	}
 }
 
-# touched FILE...: the paths that these patch files change, each once
+# touched FILE...: the paths that these patches change
 touched()
 {
 	[ $# -gt 0 ] || return 0
@@ -100,7 +96,7 @@ touched()
 			name = path($0)
 			if (name == "/dev/null")
 				name = before
-			# quilt writes a/ and b/, or the names of the folders.
+			# The prefix is a/ and b/, or whatever quilt made it.
 			if (sub(/^[^\/]*\//, "", name))
 				print name
 		}
@@ -120,22 +116,24 @@ touched_by_series()
 	)
 }
 
-# newfiles: the new files of the project, at the paths they get in a tree
+# newfiles: the project's new files; they have the same paths in a tree
 newfiles()
 {
 	(
 		cd "$top"
+		set --
 		for d in arch drivers include Documentation samples virt \
 			tools/testing/selftests; do
-			[ ! -d "$d" ] || find "$d" -type f ! -name '*~' \
-				! -name '.*' ! -name '*.o' ! -name '*.ko' \
-				! -name '*.mod*' ! -name '*.rej' ! -name '*.orig' \
-				! -name 'Module.symvers'
+			[ ! -d "$d" ] || set -- "$@" "$d"
 		done
+		[ $# -eq 0 ] || find "$@" -type f ! -name '*~' \
+			! -name '.*' ! -name '*.o' ! -name '*.ko' \
+			! -name '*.mod*' ! -name '*.rej' ! -name '*.orig' \
+			! -name 'Module.symvers'
 	) | sort
 }
 
-# stack_key: tells this stack from another state of it
+# stack_key: a hash of the series, to tell whether it has changed
 stack_key()
 {
 	(

@@ -1,13 +1,13 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# What a tree has of the stack, and what to do next. Sourced by scripts/stack.
+# Show how much of the stack a tree has, and what to do next. Sourced by
+# scripts/stack.
 
 set -eu
 : "${top:?}" "${patches:?}" "${scratch?}"
 
-# conflict PATCH-FILE: one line for a patch that does not go on: which file,
-# which hunk
+# conflict PATCH-FILE: the first file and hunk that do not apply
 conflict()
 {
 	patch -p1 -F0 -f --dry-run <"$1" 2>/dev/null | awk '
@@ -34,13 +34,14 @@ status()
 		return
 		;;
 	none) ;;
-	foreign) echo "to go on             move .virtquilt away, which 'make apply' did not make: 'mv $(word "$tree/.virtquilt") $(word "$tree/.virtquilt.mine")'" ;;
-	*) echo "half applied         to go on: $(hint unapply "$tree") gives it back" ;;
+	foreign) echo "next                 move .virtquilt away, which 'make apply' did not make: 'mv $(word "$tree/.virtquilt") $(word "$tree/.virtquilt.mine")'" ;;
+	*) echo "half applied
+next                 $(hint unapply "$tree") restores it" ;;
 	esac
 	status_other "$tree"
 }
 
-# status_applied TREE: of a tree that the stack was applied to
+# status_applied TREE: for a tree to which the stack was applied
 status_applied()
 {
 	applied=$(applied_patches "$1")
@@ -53,9 +54,9 @@ status_applied()
 			;;
 		esac
 		if [ -e "$1/.virtquilt/$p~refresh" ]; then
-			echo "pushed by force      $p"
+			echo "force-pushed         $p"
 		elif [ ! -e "$patches/$p" ]; then
-			echo "applied, empty yet   $p"
+			echo "applied, still empty $p"
 		else
 			echo "applied              $p"
 		fi
@@ -71,17 +72,17 @@ status_applied()
 	next_step "$1"
 }
 
-# next_step TREE: the one command that leads on, if there is something to do
+# next_step TREE: the command to run next, if there is something to do
 next_step()
 {
 	next=
-	missing=$(missing_patch)
+	missing=$(missing_patches | head -n 1)
 	if is_forced "$1"; then
 		next=$(refresh_forced "$1")
 	elif [ -s "$scratch/edited" ]; then
-		next="$(hint refresh "$1") takes the edits into the patches"
+		next="$(hint refresh "$1") puts the edits into the patches"
 	elif [ -n "$missing" ]; then
-		next="$(hint refresh "$1") writes $missing, which is in the series and has no file yet"
+		next="$(hint refresh "$1") writes $missing, which has no file yet"
 	elif [ "$(applied_patches "$1")" != "$(patch_names)" ] ||
 		[ "$(cat "$1/.virtquilt/stack" 2>/dev/null)" != "$(stack_key)" ]; then
 		next="$(hint apply "$1") puts the series as it is now on the tree"
@@ -92,10 +93,10 @@ next_step()
 	elif awk '$3 != $2 { n++ } END { exit !n }' "$scratch/sums"; then
 		next="$(hint apply "$1") brings back what is gone"
 	fi
-	[ -z "$next" ] || echo "to go on             $next"
+	[ -z "$next" ] || echo "next                 $next"
 }
 
-# try_series TREE: print the patch of the series that does not go on, if any
+# try_series TREE: print the first patch of the series that does not apply, if any
 try_series()
 {
 	try=$scratch/try
@@ -112,8 +113,8 @@ try_series()
 	patch_all "$try"
 }
 
-# status_other TREE: of any other tree. On a copy of what the series touches:
-# take off what is in the tree already, the last first; then see what goes on.
+# status_other TREE: for any other tree. On a copy of the touched files, take off
+# what is in the tree already, last first, then see which patches apply.
 status_other()
 {
 	work=$scratch/work
@@ -131,7 +132,7 @@ status_other()
 	for p in $(patch_names); do
 		how=applies
 		if [ ! -e "$patches/$p" ]; then
-			echo "not there            $p: in the series, but there is no file"
+			echo "missing              $p: in the series, but there is no such file"
 			continue
 		fi
 		if grep -qxF "$p" "$scratch/already"; then

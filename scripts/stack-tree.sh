@@ -1,25 +1,24 @@
 # shellcheck shell=sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# What a kernel tree holds: its version, whether it is the pinned one, what an
-# earlier run has left in it, and what has been done there since. Sourced by
-# scripts/stack.
+# Look at a kernel tree: is it the pinned one, and what has an earlier run left
+# there? Sourced by scripts/stack.
 #
-# TREE/.virtquilt is quilt's folder (QUILT_PC=.virtquilt), and has besides:
+# TREE/.virtquilt is quilt's folder (QUILT_PC=.virtquilt). In it are also:
 #
-#   state      "applied"; "installing" or "removing" while files are moved
-#   record     for each file its sha256 before and after, "-" where there is none
+#   state      "applied"; "installing" or "removing" while files are being moved
+#   record     the sha256 of each file before and after, "-" if there is none
 #   pristine/  the files that the stack changes, as they were
-#   pushed/    the patches as they were when they were pushed
-#   patches    a link to the project's patches, which quilt works on
+#   pushed/    the text of each patch when it was pushed
+#   patches    a link to the project's patches, for quilt
 #   stack      the key of the stack that was pushed
-#   folders    those that the stack has made
-#   was        what was in the tree when a run began to move files
+#   folders    folders that the stack has created
+#   was        while files are being moved: the sha256 of each file before that
 
 set -eu
 : "${patches:?}" "${linux:?}" "${scratch?}"
 
-# word PATH: PATH as it is typed in a shell
+# word PATH: PATH, quoted for the shell if it has to be
 word()
 {
 	case $1 in
@@ -28,7 +27,7 @@ word()
 	esac
 }
 
-# hint COMMAND TREE: the make command, as it is typed
+# hint COMMAND TREE: the make command to type
 hint()
 {
 	echo "'make $1 TREE=$(word "$2")'"
@@ -42,7 +41,7 @@ tree_version()
 		END { print v "." p "." s e }' "$1/Makefile"
 }
 
-# check_tree TREE: refuse what is not a kernel tree
+# check_tree TREE: stop if it is not a kernel tree
 check_tree()
 {
 	if [ ! -f "$1/Makefile" ] || [ ! -f "$1/Kbuild" ] ||
@@ -59,7 +58,7 @@ check_version()
 		die "$1 is Linux $version, but the stack is for $(pin_value version): unpack that version and apply there"
 }
 
-# The stack's own tree, where no other is named
+# check_own_tree: stop if the tree that is used by default is not usable
 check_own_tree()
 {
 	[ -d "$linux" ] ||
@@ -100,7 +99,7 @@ state_of()
 
 refuse_half()
 {
-	die "$1 is half applied (an earlier run was killed): run $(hint unapply "$1") first, which gives back the files as they were"
+	die "$1 is half applied (an earlier run was killed): run $(hint unapply "$1") first, which restores the files"
 }
 
 refuse_foreign()
@@ -108,7 +107,7 @@ refuse_foreign()
 	die "$1/.virtquilt was not made by 'make apply': move it away with 'mv $(word "$1/.virtquilt") $(word "$1/.virtquilt.mine")'"
 }
 
-# check_state TREE: refuse what an earlier run has left unfinished
+# check_state TREE: stop if an earlier run was killed in the middle
 check_state()
 {
 	case $(state_of "$1") in
@@ -118,10 +117,9 @@ check_state()
 	esac
 }
 
-# original TREE FILE: set $original to the file as it was before the stack,
-# empty if there was none. quilt puts a file aside when a patch first touches
-# it, an empty one for a file that was not there. $applied are the tree's
-# applied patches, $made the files that the stack has made.
+# original TREE FILE: set $original to the path of FILE as it was before the stack,
+# or to nothing if it did not exist. quilt keeps a backup from when a patch first
+# touched a file, an empty one if it did not exist. Needs originals_of.
 original()
 {
 	original=$1/.virtquilt/pristine/$2
@@ -140,15 +138,15 @@ original()
 	esac
 }
 
-# originals_of TREE: set what original looks at
+# originals_of TREE: prepare for original
 originals_of()
 {
 	applied=$(applied_patches "$1")
 	made=$(record_of "$1" | sed -n 's/^- [^ ]* //p')
 }
 
-# check_manifest TREE: every file that the series touches is the pin's, or was
-# before the stack.
+# check_manifest TREE: stop if a file that the series touches is not the pinned one,
+# or was not before the stack.
 check_manifest()
 {
 	originals_of "$1"
@@ -178,8 +176,8 @@ in_tree()
 	(cd "$1" && patch -R -p1 -F0 -s -f --dry-run <"$patches/$2" >/dev/null 2>&1)
 }
 
-# check_writable TREE <files: each can be replaced, or made. A link would be
-# followed out of the tree, and replaced by what it points to.
+# check_writable TREE <files: stop if one of them cannot be replaced or created.
+# Symbolic links would lead out of the tree.
 check_writable()
 {
 	while read -r f; do
@@ -200,7 +198,7 @@ check_writable()
 		die "cannot write to $1: get write permission for it, or name a copy of your own"
 }
 
-# copy FROM TO LIST: those of the listed files that are there, with their times
+# copy FROM TO LIST: copy the listed files that exist
 copy()
 {
 	(
@@ -211,8 +209,8 @@ copy()
 	)
 }
 
-# plant TREE DIR LIST: put the listed files as they were before the stack into
-# DIR/tree.
+# plant TREE DIR LIST: copy the listed files, as they were before the stack, to
+# DIR/tree
 plant()
 {
 	originals_of "$1"
@@ -237,11 +235,12 @@ plant()
 		copy "$1/.virtquilt/pristine" "$2/tree" "$scratch/plant.aside"
 }
 
-# sums TREE <record: its lines as "before after now file", now being the sha256
-# that the file has, "-" if it is not there
+# sums TREE <record: print "before after now file" for each line, where now is the
+# file's present sha256, or "-" if it does not exist
 sums()
 {
 	sums_record=$(cat)
+	[ -n "$sums_record" ] || return 0
 	{
 		echo "$sums_record" | (
 			cd "$1"
