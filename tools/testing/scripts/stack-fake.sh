@@ -3,77 +3,42 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # A small kernel tree with a small stack, for the tests of the stack tool, and
-# how these say what they find. Sourced with $top set; makes $work, which goes
-# at the end.
+# what they ask of it beyond cases.sh. Sourced with $top set, in place of that.
 #
 #   $project   scripts, a pin, three patches, two new files
 #   $kernel    the tree, untouched; $tree is where tests work on a copy
 #   $stack     the project's stack tool
 
-set -eu
-: "${top:?}"
+. "$top/tools/testing/scripts/cases.sh"
 # A hook runs with variables that name its repository.
 # shellcheck disable=SC2046 # names
 unset $(git rev-parse --local-env-vars 2>/dev/null)
-GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
 GIT_AUTHOR_NAME=tester GIT_AUTHOR_EMAIL=tester@virtquilt.example
 GIT_COMMITTER_NAME=tester GIT_COMMITTER_EMAIL=tester@virtquilt.example
-export GIT_CONFIG_GLOBAL GIT_CONFIG_NOSYSTEM GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL \
-	GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
+export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
 unset TREE OUT SIGNOFF KERNEL_SRC
 
-work=$(mktemp -d)
-trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-failed=0
-
-ok()
-{
-	echo "ok: $1"
-}
-
-bad()
-{
-	echo "not ok: $1"
-	failed=1
-}
-
-# passes NAME COMMAND...: the command must succeed; its output is in $work/out
-passes()
-{
-	name=$1
-	shift
-	if "$@" >"$work/out" 2>&1; then
-		ok "$name"
-	else
-		sed 's/^/  /' "$work/out"
-		bad "$name"
-	fi
-}
-
-# says NAME REGEX: so must the output of the last command
+# says NAME REGEX: so does what the last command said
 says()
 {
-	if grep -q -e "$2" "$work/out"; then
+	if grep -qE -e "$2" "$work/said"; then
 		ok "$1"
 	else
-		sed 's/^/  /' "$work/out" | head -n 20
-		bad "$1: no $2"
+		bad "$1" "it does not say '$2'" "$work/said"
 	fi
 }
 
 # says_not NAME REGEX
 says_not()
 {
-	if grep -e "$2" "$work/out"; then
-		bad "$1"
+	if grep -E -e "$2" "$work/said" >"$work/unwanted"; then
+		bad "$1" "it says" "$work/unwanted"
 	else
 		ok "$1"
 	fi
 }
 
-# holds NAME COMMAND...: as passes, without output
+# holds NAME TEST...: a condition
 holds()
 {
 	name=$1
@@ -81,18 +46,7 @@ holds()
 	if "$@"; then
 		ok "$name"
 	else
-		bad "$name"
-	fi
-}
-
-# equal NAME FILE FILE
-equal()
-{
-	if cmp -s "$2" "$3"; then
-		ok "$1"
-	else
-		diff "$2" "$3" | head -n 10
-		bad "$1"
+		bad "$name" "not so: $*"
 	fi
 }
 
@@ -103,32 +57,14 @@ listing()
 		find . -name .git -prune -o -type f -print0 | sort -z | xargs -0 sha256sum)
 }
 
-# refused NAME REGEX COMMAND...: the command must fail with one sentence that
-# matches, and leave $tree as it was.
-refused()
+# refuses NAME REGEX COMMAND...: refused, with $tree as it was
+refuses()
 {
-	name=$1 regex=$2
-	shift 2
 	listing "$tree" >"$work/before"
-	if "$@" >"$work/out" 2>&1; then
-		bad "$name: it was not refused"
-		return
-	fi
+	refused "$@"
 	listing "$tree" >"$work/after"
-	# make adds a line of its own.
-	sed -i '/^make: \*\*\*/d' "$work/out"
-	if ! grep -q -e "$regex" "$work/out"; then
-		sed 's/^/  /' "$work/out"
-		bad "$name: the message does not match $regex"
-	elif [ "$(grep -c . "$work/out")" -ne 1 ]; then
-		sed 's/^/  /' "$work/out"
-		bad "$name: more than one line"
-	elif ! cmp -s "$work/before" "$work/after"; then
-		diff "$work/before" "$work/after" || :
-		bad "$name: the tree was changed"
-	else
-		ok "$name"
-	fi
+	cmp -s "$work/before" "$work/after" ||
+		bad "$1" 'the tree was changed' "$work/after"
 }
 
 # source_file NAME: 40 lines of it
@@ -158,7 +94,7 @@ make_patch()
 		echo "Patch-mainline: Never, this is a test"
 		echo ---
 		(
-			cd "$work"
+			cd "$work" || exit
 			diff -urN old new | sed '/^diff /d
 				s|^--- old/\([^\t]*\).*|--- a/\1|
 				s|^+++ new/\([^\t]*\).*|+++ b/\1|'
