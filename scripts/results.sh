@@ -28,7 +28,8 @@ unit()
 }
 
 # units KIND...: what is to be tried; "test:MACHINE" and "test:MACHINE:INTERFACE"
-# for a part of the tests, "mutant:INTERFACE" of the mutants.
+# for a part of the tests, "mutant:INTERFACE" of the mutants; "dkms" for the
+# scenarios of the DKMS modules and the tests on the stock kernel.
 units()
 {
 	for u_kind; do
@@ -64,6 +65,14 @@ units()
 			;;
 		gate:*)
 			unit gate host - "lint: ${u_kind#gate:}"
+			;;
+		dkms)
+			"$top/tools/testing/dkms/run" list | while read -r name; do
+				unit dkms chroot - "$name"
+			done
+			"$top/tools/testing/dkms/run" tests | while read -r i name; do
+				unit test amd-stock "$i" "$name"
+			done
 			;;
 		mutant*)
 			u_interface=${u_kind#mutant}
