@@ -657,18 +657,24 @@ static bool swap_on(void)
 	return good && !swapon("/dev/ram0", 0);
 }
 
-/* KiB of this process that are swapped out */
-static long swapped(void)
+/* A page that is about to be put on a list cannot be taken off that yet. */
+static bool swap_out(char *mem, unsigned int pages)
 {
-	FILE *f = fopen("/proc/self/status", "r");
-	char line[256];
-	long kib = -1;
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	unsigned int i, out = 0, pass;
+	uint64_t entry;
 
-	while (f && fgets(line, sizeof(line), f))
-		sscanf(line, "VmSwap: %ld", &kib);
-	if (f)
-		fclose(f);
-	return kib;
+	for (pass = 0; pass < 100 && out < pages; pass++) {
+		madvise(mem, pages * PAGE_BYTES, MADV_PAGEOUT);
+		out = 0;
+		for (i = 0; i < pages; i++)
+			out += pread(fd, &entry, sizeof(entry),
+				     ((uintptr_t)mem / PAGE_BYTES + i) *
+				     sizeof(entry)) == sizeof(entry) &&
+			       entry >> 62 & 1;
+	}
+	close(fd);
+	return expect("pages swapped out", out, pages);
 }
 
 static bool swapped_out(void)
@@ -682,9 +688,7 @@ static bool swapped_out(void)
 		return false;
 	}
 	mem2 = create_started(&vm);
-	madvise(vm.mem, vm.size, MADV_PAGEOUT);
-	madvise(mem2, PAGES2 * PAGE_BYTES, MADV_PAGEOUT);
-	good = expect("KiB swapped out", swapped() >= 64 * (PAGES + PAGES2), true) &
+	good = swap_out(vm.mem, PAGES) & swap_out(mem2, PAGES2) &
 	       expect("page-in", page_in(&vm, 0), H_SUCCESS) & in_use(&vm, 2, 1) &
 	       expect("H_SVM_INIT_DONE", done(&vm), H_SUCCESS) &
 	       in_use(&vm, 2, PAGES + PAGES2) &
@@ -761,6 +765,48 @@ static bool lasting(void)
 	return good;
 }
 
+static bool pin_secure(char *mem)
+{
+	uint64_t address = (uintptr_t)mem;
+
+	return expect("a secure page", ioctl(uv, UV_STAND_IN_PIN_SECURE, &address), 0);
+}
+
+/* So do those who wait for a secure page to be moved. */
+static bool passing_page_out(void)
+{
+	struct vm vm;
+	char *mem2 = create_secure(&vm);
+	bool good;
+
+	good = pin_secure(vm.mem);
+	point("migrate_vma_setup", UV_STAND_IN_UNPIN, 1, 1, 0);
+	good &= expect("page-out", page_out(&vm, 0), H_SUCCESS) &
+		in_use(&vm, 2, PAGES + PAGES2 - 1) &
+		holds_cipher(vm.mem, 0, 0, 1, SEED);
+	destroy(&vm, mem2);
+	return good;
+}
+
+static bool lasting_page_out(void)
+{
+	struct vm vm;
+	char *mem2 = create_secure(&vm);
+	bool good;
+
+	good = pin_secure(vm.mem);
+	good &= expect("page-out", page_out(&vm, 0), H_PARAMETER) &
+		in_use(&vm, 2, PAGES + PAGES2) &
+		expect("state", gfn(&vm, 0).state, UV_STAND_IN_SECURE) &
+		expect("what the guest sees", (uint32_t)gfn(&vm, 0).word, SEED);
+	pin(0);
+	good &= expect("SIGBUS", is_sigbus(vm.mem), false) &
+		in_use(&vm, 2, PAGES + PAGES2 - 1) &
+		holds_cipher(vm.mem, 0, 0, 1, SEED);
+	destroy(&vm, mem2);
+	return good;
+}
+
 /* A share that fails before anything was moved changes nothing. */
 static bool share_fails(void)
 {
@@ -783,6 +829,8 @@ static void test_references(void)
 	in_child("reference: page that is no more shared is tried again",
 		 passing_unshare);
 	in_child("reference: page-in that fails is undone", lasting);
+	in_child("reference: page-out is tried again", passing_page_out);
+	in_child("reference: page-out that fails is undone", lasting_page_out);
 	in_child("share fails: the page keeps its content", share_fails);
 }
 
@@ -1094,9 +1142,15 @@ static void test_steps(void)
 		}
 }
 
+static int64_t call_unload(void *unused)
+{
+	return try_unload_kvm_hv();
+}
+
 /* Secure pages that outlive their VM keep the module that has to free them. */
 static void test_unload(void)
 {
+	struct helper h;
 	struct vm vm;
 	char *mem2;
 	bool good;
@@ -1104,11 +1158,14 @@ static void test_unload(void)
 	mem2 = create_secure(&vm);
 	call_close(&vm);
 	close(uv);
-	good = expect("unloading", try_unload_kvm_hv(), EAGAIN) &
+	unload_stand_in();
+	help(&h, call_unload, NULL);
+	good = expect("it waits", is_blocked(&h), false) &&
+	       join(&h) && expect("unloading", h.ret, EAGAIN) &
 	       expect("SIGBUS", is_sigbus(vm.mem), true);
 	munmap(vm.mem, vm.size);
 	munmap(mem2, PAGES2 * PAGE_BYTES);
-	good &= expect("unloading", try_unload_kvm_hv(), 0);
+	good = good && expect("unloading", try_unload_kvm_hv(), 0);
 	ksft_test_result(good, "kvm-hv: it is not unloaded under a secure page\n");
 }
 
@@ -1124,7 +1181,7 @@ static unsigned int count_steps(void)
 int main(void)
 {
 	ksft_print_header();
-	ksft_set_plan(38 + count_steps());
+	ksft_set_plan(40 + count_steps());
 	setbuf(stdout, NULL);
 
 	if (load_kvm_hv(SECURE_BYTES)) {

@@ -116,9 +116,13 @@ int dev_kvm(void)
 	return kvm_file;
 }
 
-int try_unload_kvm_hv(void)
+void unload_stand_in(void)
 {
 	unload("uv_stand_in");
+}
+
+int try_unload_kvm_hv(void)
+{
 	return syscall(SYS_delete_module, "kvm_hv", O_NONBLOCK) ? errno : 0;
 }
 

@@ -47,8 +47,9 @@ struct vm {
  * kvm-hv failed with; anything else that fails ends the test.
  */
 int load_kvm_hv(unsigned long secure_bytes);
-/* 0, or what unloading kvm-hv and the stand-in failed with. */
+/* 0, or what unloading kvm-hv failed with, which the stand-in needs. */
 int try_unload_kvm_hv(void);
+void unload_stand_in(void);
 /* Leaves kvm alone, without kvm-hv. */
 void unload_kvm_hv(void);
 /* The stand-in for the ultravisor, which needs kvm-hv. Its file, opened. */

@@ -969,13 +969,29 @@ static pte_t *find_pte(unsigned long address, pmd_t **pmd)
 	return pte_offset_kernel(*pmd, address);
 }
 
-static long stand_in_fault_begin(__u64 __user *arg)
+/* The secure page there, with the entry that names it; NULL if there is none. */
+static struct page *find_secure_page(unsigned long address, pte_t *pte)
 {
 	swp_entry_t entry;
-	__u64 address;
 	pte_t *ptep;
 	pmd_t *pmd;
-	long rc = -ENOENT;
+
+	ptep = find_pte(address & PAGE_MASK, &pmd);
+	if (!ptep)
+		return NULL;
+	*pte = READ_ONCE(*ptep);
+	if (!is_swap_pte(*pte))
+		return NULL;
+	entry = pte_to_swp_entry(*pte);
+	if (!is_device_private_entry(entry))
+		return NULL;
+	return device_private_entry_to_page(entry);
+}
+
+static long stand_in_fault_begin(__u64 __user *arg)
+{
+	__u64 address;
+	long rc;
 
 	if (get_user(address, arg))
 		return -EFAULT;
@@ -983,24 +999,36 @@ static long stand_in_fault_begin(__u64 __user *arg)
 		return -EFAULT;
 
 	mutex_lock(&fault_lock);
-	uv_fault.page = NULL;
 	mmap_read_lock(current->mm);
-	ptep = find_pte(address & PAGE_MASK, &pmd);
-	if (!ptep)
-		goto out;
-	uv_fault.pte = READ_ONCE(*ptep);
-	if (!is_swap_pte(uv_fault.pte))
-		goto out;
-	entry = pte_to_swp_entry(uv_fault.pte);
-	if (!is_device_private_entry(entry))
-		goto out;
-	uv_fault.page = device_private_entry_to_page(entry);
+	uv_fault.page = find_secure_page(address, &uv_fault.pte);
 	uv_fault.address = address & PAGE_MASK;
-	rc = 0;
-out:
+	rc = uv_fault.page ? 0 : -ENOENT;
 	mmap_read_unlock(current->mm);
 	mutex_unlock(&fault_lock);
 	return rc;
+}
+
+static long stand_in_pin_secure(__u64 __user *arg)
+{
+	struct page *page;
+	__u64 address;
+	pte_t pte;
+
+	if (get_user(address, arg))
+		return -EFAULT;
+	if (!access_ok((void __user *)address, 1))
+		return -EFAULT;
+
+	mmap_read_lock(current->mm);
+	page = find_secure_page(address, &pte);
+	spin_lock(&uv_lock);
+	if (page && uv_npinned < PINNED_PAGES) {
+		get_page(page);
+		uv_pinned[uv_npinned++] = page;
+	}
+	spin_unlock(&uv_lock);
+	mmap_read_unlock(current->mm);
+	return page ? 0 : -ENOENT;
 }
 
 static long stand_in_fault_end(void)
@@ -1040,6 +1068,8 @@ static long stand_in_ioctl(struct file *file, unsigned int cmd,
 		return stand_in_fail(p);
 	case UV_STAND_IN_PIN:
 		return stand_in_pin(p);
+	case UV_STAND_IN_PIN_SECURE:
+		return stand_in_pin_secure(p);
 	case UV_STAND_IN_STATS:
 		return stand_in_stats(p);
 	case UV_STAND_IN_FAULT_BEGIN:

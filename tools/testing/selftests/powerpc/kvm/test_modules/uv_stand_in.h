@@ -60,6 +60,9 @@ struct uv_stand_in_fail {
  */
 #define UV_STAND_IN_PIN		_IOW(UV_STAND_IN_MAGIC, 0x02, __u32)
 
+/* Hold a reference on the secure page that this process has at an address. */
+#define UV_STAND_IN_PIN_SECURE	_IOW(UV_STAND_IN_MAGIC, 0x0c, __u64)
+
 /* The state of things, the calls since the module was loaded. */
 struct uv_stand_in_stats {
 	__s32 vcpu_fd;		/* in: whose VM */
