@@ -12,7 +12,8 @@
  *		...;
  *	raw_is_ready(vm)			the request is done
  *
- * An exception in the guest has no handler and ends in KVM_EXIT_SHUTDOWN.
+ * An exception in the guest has no handler and ends in KVM_EXIT_SHUTDOWN, unless
+ * raw_set_tables() has given it some.
  */
 #ifndef SELFTEST_KVM_RAW_KVM_H
 #define SELFTEST_KVM_RAW_KVM_H
@@ -42,7 +43,9 @@
 #define RAW_MAILBOX		0x2000
 #define RAW_STACK_TOP		0x4000
 #define RAW_HYPERCALL_PAGE	0x5000
-#define RAW_SCRATCH		0x6000	/* for the test, up to RAW_MEM_SIZE */
+#define RAW_SCRATCH		0x6000	/* for the test, up to RAW_TABLES */
+#define RAW_TABLES		0xb000	/* of raw_set_tables() */
+#define RAW_PAGE_TABLES		0xc000	/* three pages of them */
 #define RAW_MEM_SIZE		0x10000
 
 /* Port and value of the guest's "ready", unlikely to be anything else. */
@@ -54,6 +57,8 @@
 #define RAW_RDMSR		2	/* ecx = number, the value in edx:eax */
 #define RAW_HYPERCALL		3	/* calls RAW_HYPERCALL_PAGE */
 #define RAW_SPIN		4	/* goes round ecx times */
+#define RAW_WAIT		5	/* counts in ebx until userspace clears ecx */
+#define RAW_STI_WRMSR		6	/* RAW_WRMSR right behind an STI */
 
 /* Offsets are known to the guest code below. */
 struct raw_mailbox {
@@ -64,6 +69,7 @@ struct raw_mailbox {
 	uint32_t edx;
 	uint32_t esi;
 	uint32_t edi;
+	uint32_t fault;		/* vector of the exception that was raised */
 };
 
 struct raw_vm {
@@ -85,6 +91,9 @@ struct raw_vm {
 #define RAW_HV_MSR_GUEST_OS_ID	0x40000000
 
 extern const uint8_t raw_guest_start[], raw_guest_end[];
+extern const uint8_t raw_guest_ud[], raw_guest_gp[];
+extern const uint8_t raw_guest64_start[], raw_guest64_end[];
+extern const uint8_t raw_guest64_ud[], raw_guest64_gp[];
 
 asm(".pushsection .rodata\n"
 "	.code32\n"
@@ -105,6 +114,10 @@ asm(".pushsection .rodata\n"
 "	je	4f\n"
 "	cmp	$4, %edi\n"
 "	je	5f\n"
+"	cmp	$5, %edi\n"
+"	je	7f\n"
+"	cmp	$6, %edi\n"
+"	je	8f\n"
 "	jmp	1b\n"
 "2:	wrmsr\n"
 "	jmp	1b\n"
@@ -122,9 +135,77 @@ asm(".pushsection .rodata\n"
 "6:	mov	%eax, 4(%ebp)\n"
 "	mov	%edx, 16(%ebp)\n"
 "	jmp	1b\n"
+"7:	incl	8(%ebp)\n"
+"	pause\n"
+"	cmpl	$0, 12(%ebp)\n"
+"	jne	7b\n"
+"	jmp	1b\n"
+"8:	sti\n"
+"	wrmsr\n"
+"	cli\n"
+"	jmp	1b\n"
+"raw_guest_ud:\n"
+"	mov	$6, %eax\n"
+"	jmp	9f\n"
+"raw_guest_gp:\n"
+"	mov	$13, %eax\n"
+"9:	mov	$0x4000, %esp\n"		/* RAW_STACK_TOP */
+"	mov	$0x2000, %ebp\n"
+"	mov	%eax, 28(%ebp)\n"
+"	jmp	1b\n"
 "raw_guest_end:\n"
-#ifdef __x86_64__
+
+/* The same in long mode: hypercalls have other registers there. */
 "	.code64\n"
+"raw_guest64_start:\n"
+"	mov	$0x2000, %ebp\n"
+"1:	out	%al, $0x99\n"
+"	mov	0(%rbp), %edi\n"
+"	mov	4(%rbp), %eax\n"
+"	mov	8(%rbp), %ebx\n"
+"	mov	12(%rbp), %ecx\n"
+"	mov	16(%rbp), %edx\n"
+"	mov	20(%rbp), %esi\n"
+"	cmp	$1, %edi\n"
+"	je	2f\n"
+"	cmp	$2, %edi\n"
+"	je	3f\n"
+"	cmp	$3, %edi\n"
+"	je	4f\n"
+"	jmp	1b\n"
+"2:	wrmsr\n"
+"	jmp	1b\n"
+"3:	rdmsr\n"
+"	jmp	6f\n"
+"4:	mov	24(%rbp), %edi\n"
+"	shl	$32, %rdx\n"
+"	or	%rax, %rdx\n"
+"	shl	$32, %rbx\n"
+"	or	%rcx, %rbx\n"
+"	shl	$32, %rdi\n"
+"	or	%rsi, %rdi\n"
+"	mov	%rdx, %rcx\n"		/* input */
+"	mov	%rbx, %rdx\n"		/* first parameter */
+"	mov	%rdi, %r8\n"		/* second parameter */
+"	mov	$0x5000, %eax\n"
+"	call	*%rax\n"
+"	mov	%rax, %rdx\n"
+"	shr	$32, %rdx\n"
+"6:	mov	%eax, 4(%rbp)\n"
+"	mov	%edx, 16(%rbp)\n"
+"	jmp	1b\n"
+"raw_guest64_ud:\n"
+"	mov	$6, %eax\n"
+"	jmp	9f\n"
+"raw_guest64_gp:\n"
+"	mov	$13, %eax\n"
+"9:	mov	$0x4000, %esp\n"
+"	mov	$0x2000, %ebp\n"
+"	mov	%eax, 28(%rbp)\n"
+"	jmp	1b\n"
+"raw_guest64_end:\n"
+#ifndef __x86_64__
+"	.code32\n"
 #endif
 "	.popsection\n");
 
@@ -190,6 +271,7 @@ static inline void raw_request(struct raw_vm *vm, uint32_t op, uint32_t ecx,
 	struct raw_mailbox *box = raw_mailbox(vm);
 
 	box->op = op;
+	box->fault = 0;
 	box->ecx = ecx;
 	box->eax = (uint32_t)edx_eax;
 	box->edx = (uint32_t)(edx_eax >> 32);
@@ -277,65 +359,72 @@ static inline void raw_open(struct raw_vm *vm)
 				   KVM_API_VERSION);
 }
 
-static inline void raw_set_cpuid(struct raw_vm *vm)
+/* @syndbg is what the synthetic debugger's leaf says in EAX. */
+static inline void raw_set_cpuid(struct raw_vm *vm, uint32_t syndbg)
 {
-	static const struct kvm_cpuid_entry2 leaves[] = {
-		{ .function = RAW_CPUID_HV_MAX, .eax = RAW_CPUID_HV_SYNDBG },
-		{ .function = RAW_CPUID_HV_INTERFACE, .eax = RAW_HV_SIGNATURE },
-		{ .function = RAW_CPUID_HV_SYNDBG,
-		  .eax = RAW_HV_SYNDBG_ALLOWED },
-	};
 	struct {
 		struct kvm_cpuid2 head;
 		struct kvm_cpuid_entry2 leaves[3];
 	} cpuid = { .head.nent = 3 };
 
-	memcpy(cpuid.leaves, leaves, sizeof(leaves));
+	cpuid.leaves[0].function = RAW_CPUID_HV_MAX;
+	cpuid.leaves[0].eax = RAW_CPUID_HV_SYNDBG;
+	cpuid.leaves[1].function = RAW_CPUID_HV_INTERFACE;
+	cpuid.leaves[1].eax = RAW_HV_SIGNATURE;
+	cpuid.leaves[2].function = RAW_CPUID_HV_SYNDBG;
+	cpuid.leaves[2].eax = syndbg;
 	raw_ioctl(vm->vcpu, KVM_SET_CPUID2, &cpuid, "KVM_SET_CPUID2");
 }
 
-static inline void raw_set_flat32(struct raw_vm *vm)
+#define RAW_KERNEL_CS			0x08
+#define RAW_KERNEL_DS			0x10
+#define RAW_USER_CS			0x18
+#define RAW_USER_DS			0x20
+#define RAW_TR				0x28
+
+/* Code and data segments for all of memory from @base on, at level @cpl. */
+static inline void raw_set_segments(struct kvm_sregs *sregs, uint32_t base,
+				    int cpl, int long_mode)
 {
 	struct kvm_segment seg = {
-		.base = 0, .limit = 0xffffffff, .selector = 1 << 3,
-		.present = 1, .type = 11, .dpl = 0, .db = 1, .s = 1, .g = 1,
+		.base = base, .limit = 0xffffffff, .present = 1, .type = 11,
+		.selector = (cpl ? RAW_USER_CS : RAW_KERNEL_CS) | cpl,
+		.dpl = cpl, .db = !long_mode, .l = long_mode, .s = 1, .g = 1,
 	};
+
+	sregs->cs = seg;
+	seg.type = 3;
+	seg.selector = (cpl ? RAW_USER_DS : RAW_KERNEL_DS) | cpl;
+	seg.db = 1;
+	seg.l = 0;
+	sregs->ds = seg;
+	sregs->es = seg;
+	sregs->fs = seg;
+	sregs->gs = seg;
+	sregs->ss = seg;
+}
+
+static inline void raw_set_flat32(struct raw_vm *vm, uint32_t base)
+{
 	struct kvm_regs regs = {
 		.rip = RAW_CODE, .rsp = RAW_STACK_TOP, .rflags = 2,
 	};
 	struct kvm_sregs sregs;
 
 	raw_ioctl(vm->vcpu, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS");
-	sregs.cs = seg;
-	seg.type = 3;
-	seg.selector = 2 << 3;
-	sregs.ds = seg;
-	sregs.es = seg;
-	sregs.fs = seg;
-	sregs.gs = seg;
-	sregs.ss = seg;
+	raw_set_segments(&sregs, base, 0, 0);
 	sregs.cr0 |= 1;
 	raw_ioctl(vm->vcpu, KVM_SET_SREGS, &sregs, "KVM_SET_SREGS");
 	raw_ioctl(vm->vcpu, KVM_SET_REGS, &regs, "KVM_SET_REGS");
 }
 
-/* After raw_open(): creates the VM and runs the guest to its first "ready". */
-static inline void raw_create(struct raw_vm *vm)
+/* What the guest of @vm has as its memory, which it sees from @gpa on. */
+static inline void raw_add_memory(struct raw_vm *vm, uint32_t slot, __u64 gpa)
 {
-	struct kvm_userspace_memory_region slot = {
-		.guest_phys_addr = 0, .memory_size = RAW_MEM_SIZE,
+	struct kvm_userspace_memory_region region = {
+		.slot = slot, .guest_phys_addr = gpa,
+		.memory_size = RAW_MEM_SIZE,
 	};
-	int size;
-
-	vm->vm = raw_ioctl(vm->kvm, KVM_CREATE_VM, NULL, "KVM_CREATE_VM");
-
-	/*
-	 * KVM on Intel wants three pages for a TSS where the processor cannot
-	 * run real mode by itself; it must lie outside the memory slot.
-	 */
-	raw_ioctl(vm->vm, KVM_SET_TSS_ADDR, (void *)0xfffbd000UL,
-		  "KVM_SET_TSS_ADDR");
-	raw_ioctl(vm->vm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
 
 	vm->mem = mmap(NULL, RAW_MEM_SIZE, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -344,21 +433,178 @@ static inline void raw_create(struct raw_vm *vm)
 				   strerror(errno));
 	memcpy(vm->mem + RAW_CODE, raw_guest_start,
 	       raw_guest_end - raw_guest_start);
-	slot.userspace_addr = (uintptr_t)vm->mem;
-	raw_ioctl(vm->vm, KVM_SET_USER_MEMORY_REGION, &slot,
+	region.userspace_addr = (uintptr_t)vm->mem;
+	raw_ioctl(vm->vm, KVM_SET_USER_MEMORY_REGION, &region,
 		  "KVM_SET_USER_MEMORY_REGION");
+}
 
-	vm->vcpu = raw_ioctl(vm->vm, KVM_CREATE_VCPU, NULL, "KVM_CREATE_VCPU");
-	size = raw_ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, NULL,
+static inline int raw_run_size(struct raw_vm *vm)
+{
+	return raw_ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, NULL,
 			 "KVM_GET_VCPU_MMAP_SIZE");
-	vm->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
-		       vm->vcpu, 0);
+}
+
+static inline void raw_add_vcpu(struct raw_vm *vm, unsigned long id,
+				uint32_t base)
+{
+	vm->vcpu = raw_ioctl(vm->vm, KVM_CREATE_VCPU, (void *)id,
+			     "KVM_CREATE_VCPU");
+	vm->run = mmap(NULL, raw_run_size(vm), PROT_READ | PROT_WRITE,
+		       MAP_SHARED, vm->vcpu, 0);
 	if (vm->run == MAP_FAILED)
 		ksft_exit_fail_msg("mmap of kvm_run: %s\n", strerror(errno));
+	raw_set_cpuid(vm, RAW_HV_SYNDBG_ALLOWED);
+	raw_set_flat32(vm, base);
+}
 
-	raw_set_cpuid(vm);
-	raw_set_flat32(vm);
+/* After raw_open(): a VM without a vCPU. */
+static inline void raw_create_vm(struct raw_vm *vm, int irqchip)
+{
+	vm->vm = raw_ioctl(vm->kvm, KVM_CREATE_VM, NULL, "KVM_CREATE_VM");
+
+	/*
+	 * KVM on Intel wants three pages for a TSS where the processor cannot
+	 * run real mode by itself; it must lie outside the memory slot.
+	 */
+	raw_ioctl(vm->vm, KVM_SET_TSS_ADDR, (void *)0xfffbd000UL,
+		  "KVM_SET_TSS_ADDR");
+	if (irqchip)
+		raw_ioctl(vm->vm, KVM_CREATE_IRQCHIP, NULL,
+			  "KVM_CREATE_IRQCHIP");
+	raw_add_memory(vm, 0, 0);
+}
+
+/* Gives it its first vCPU, with the guest at its first "ready". */
+static inline void raw_start(struct raw_vm *vm)
+{
+	raw_add_vcpu(vm, 0, 0);
 	raw_do(vm, RAW_NOP, 0, 0, "start of the guest");
+}
+
+/* After raw_open(): creates the VM and runs the guest to its first "ready". */
+static inline void raw_create(struct raw_vm *vm)
+{
+	raw_create_vm(vm, 1);
+	raw_start(vm);
+}
+
+/*
+ * A second vCPU of the VM of @first.  It has RAW_MEM_SIZE of memory of its own
+ * behind that of @first, and segments that begin there: what the guest and
+ * the mailbox's user name by RAW_... is its own.
+ */
+static inline void raw_create_second(struct raw_vm *vm,
+				     const struct raw_vm *first)
+{
+	struct kvm_mp_state runnable = { .mp_state = KVM_MP_STATE_RUNNABLE };
+
+	vm->kvm = first->kvm;
+	vm->vm = first->vm;
+	raw_add_memory(vm, 1, RAW_MEM_SIZE);
+	raw_add_vcpu(vm, 1, RAW_MEM_SIZE);
+	raw_ioctl(vm->vcpu, KVM_SET_MP_STATE, &runnable, "KVM_SET_MP_STATE");
+	raw_do(vm, RAW_NOP, 0, 0, "start of the second vCPU");
+}
+
+static inline void raw_destroy_vcpu(struct raw_vm *vm)
+{
+	munmap(vm->run, raw_run_size(vm));
+	close(vm->vcpu);
+	munmap(vm->mem, RAW_MEM_SIZE);
+}
+
+static inline void raw_destroy(struct raw_vm *vm)
+{
+	raw_destroy_vcpu(vm);
+	close(vm->vm);
+}
+
+/* Continue at level @cpl.  An exception leads back to level 0. */
+static inline void raw_set_cpl(struct raw_vm *vm, int cpl)
+{
+	struct kvm_sregs sregs;
+
+	raw_ioctl(vm->vcpu, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS");
+	raw_set_segments(&sregs, 0, cpl, sregs.cs.l);
+	raw_ioctl(vm->vcpu, KVM_SET_SREGS, &sregs, "KVM_SET_SREGS");
+}
+
+static inline void raw_set_gate(struct raw_vm *vm, unsigned int vector,
+				uint32_t handler, int long_mode)
+{
+	uint32_t gate[4] = {
+		RAW_KERNEL_CS << 16 | (handler & 0xffff),
+		(handler & 0xffff0000) | 0x8e00,
+	};
+	unsigned int size = long_mode ? 16 : 8;
+
+	memcpy(vm->mem + RAW_TABLES + 0x100 + vector * size, gate, size);
+}
+
+/*
+ * Give the guest of a vCPU that raw_create() made handlers for #UD and #GP: the
+ * request that raised one is over, and the mailbox says which.  With
+ * @long_mode, the guest runs 64-bit code from now on.
+ */
+static inline void raw_set_tables(struct raw_vm *vm, int long_mode)
+{
+	const __u64 code = long_mode ? 0x00af9b000000ffffULL :
+				       0x00cf9b000000ffffULL;
+	const __u64 dpl3 = 3ULL << 45;
+	const __u64 gdt[] = {
+		0, code, 0x00cf93000000ffffULL,
+		code | dpl3, 0x00cf93000000ffffULL | dpl3,
+	};
+	const uint32_t tss = RAW_TABLES + 0x200;
+	const uint32_t stack = RAW_STACK_TOP, stack_ss = RAW_KERNEL_DS;
+	__u64 *table = (__u64 *)(vm->mem + RAW_PAGE_TABLES);
+	struct kvm_sregs sregs;
+
+	memcpy(vm->mem + RAW_TABLES, gdt, sizeof(gdt));
+	memcpy(vm->mem + tss + 4, &stack, sizeof(stack));
+	if (!long_mode)
+		memcpy(vm->mem + tss + 8, &stack_ss, sizeof(stack_ss));
+	if (long_mode) {
+		memcpy(vm->mem + RAW_CODE, raw_guest64_start,
+		       raw_guest64_end - raw_guest64_start);
+		raw_set_gate(vm, 6, RAW_CODE + (raw_guest64_ud -
+						raw_guest64_start), 1);
+		raw_set_gate(vm, 13, RAW_CODE + (raw_guest64_gp -
+						 raw_guest64_start), 1);
+	} else {
+		raw_set_gate(vm, 6, RAW_CODE + (raw_guest_ud -
+						raw_guest_start), 0);
+		raw_set_gate(vm, 13, RAW_CODE + (raw_guest_gp -
+						 raw_guest_start), 0);
+	}
+
+	raw_ioctl(vm->vcpu, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS");
+	sregs.gdt.base = RAW_TABLES;
+	sregs.gdt.limit = 0x2f;
+	sregs.idt.base = RAW_TABLES + 0x100;
+	sregs.idt.limit = 0xff;
+	sregs.tr = (struct kvm_segment) {
+		.base = tss, .limit = 0x67, .selector = RAW_TR,
+		.type = 11, .present = 1,
+	};
+	if (long_mode) {
+		struct kvm_regs regs = {
+			.rip = RAW_CODE, .rsp = RAW_STACK_TOP, .rflags = 2,
+		};
+
+		/* One page of 2 MiB, for level 3 as well. */
+		table[0] = (RAW_PAGE_TABLES + 0x1000) | 7;
+		table[512] = (RAW_PAGE_TABLES + 0x2000) | 7;
+		table[1024] = 0x87;
+		sregs.cr3 = RAW_PAGE_TABLES;
+		sregs.cr4 |= 1 << 5;			/* PAE */
+		sregs.efer |= 1 << 8 | 1 << 10;		/* LME, LMA */
+		sregs.cr0 |= 1U << 31;			/* PG */
+		raw_set_segments(&sregs, 0, 0, 1);
+		raw_ioctl(vm->vcpu, KVM_SET_REGS, &regs, "KVM_SET_REGS");
+	}
+	raw_ioctl(vm->vcpu, KVM_SET_SREGS, &sregs, "KVM_SET_SREGS");
+	raw_do(vm, RAW_NOP, 0, 0, "guest with tables of its own");
 }
 
 /* The end of a test: cases that never ran are a failure, not a detail. */
