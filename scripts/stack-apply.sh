@@ -152,7 +152,7 @@ install_staged()
 	[ -z "$edited" ] ||
 		die "$edited in $tree was edited while apply was running: try again"
 
-	trap '' INT TERM HUP
+	hold_signals
 	half=$tree
 	while read -r d; do
 		mkdir -p -- "$tree/$d"
@@ -174,8 +174,7 @@ install_staged()
 	installed=$(cat "$staging/install" "$staging/remove")
 	rm -rf -- "$tree/.virtquilt.old" "$staging"
 	staging=
-	trap 'exit 130' INT
-	trap 'exit 143' TERM HUP
+	release_signals
 }
 
 # keep_mode FROM TO: the stack never changes a file's mode, but its user may.
@@ -272,7 +271,7 @@ unapply_stack()
 	esac
 	cut -d' ' -f3 "$tree/.virtquilt/record" | check_writable "$tree"
 
-	trap '' INT TERM HUP
+	hold_signals
 	half=$tree
 	# A rename works on a full disk, too.
 	mv -- "$tree/.virtquilt/state.removing" "$tree/.virtquilt/state" \

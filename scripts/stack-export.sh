@@ -216,8 +216,12 @@ replace_mails()
 			die "$mail exists and was not written by 'make export': name another folder with OUT="
 		fi
 	done
-	cp -- "$new"/mails/*.patch "$out/" ||
-		die "the mails could not be written to $out (above): free some space, or name another folder with OUT="
+	# All of them, or none
+	parts=$out/.new
+	rm -rf -- "$parts"
+	{ mkdir -- "$parts" && cp -- "$new"/mails/*.patch "$parts"; } 2>/dev/null ||
+		die "the mails cannot be written to $out: free some space, or name another folder with OUT="
+	mv -f -- "$parts"/*.patch "$out"
 	while read -r mail; do
 		[ -e "$new/mails/${mail##*/}" ] || rm -f -- "$mail"
 	done <"$new/former"

@@ -222,17 +222,25 @@ changed_patches()
 # is replaced.
 replace_files()
 {
-	while IFS=$TAB read -r f text; do
-		part=${f%/*}/.${f##*/}.new
-		if ! { { [ ! -e "$f" ] || cp -p -- "$f" "$part"; } &&
-			cat -- "$text" >"$part"; } 2>/dev/null; then
-			while IFS=$TAB read -r f text; do
-				rm -f -- "${f%/*}/.${f##*/}.new"
-			done <"$scratch/replace"
-			die "$part cannot be written, and nothing was changed: check permissions and disk space, then try again"
-		fi
+	parts=$patches/.new
+	rm -rf -- "$parts"
+	[ -s "$scratch/replace" ] || return 0
+	written=yes n=0
+	mkdir -- "$parts" 2>/dev/null || written=
+	while [ -n "$written" ] && IFS=$TAB read -r f text; do
+		n=$((n + 1))
+		{ mkdir -p -- "${f%/*}" && [ -w "${f%/*}" ] &&
+			{ [ ! -e "$f" ] || cp -p -- "$f" "$parts/$n"; } &&
+			cat -- "$text" >"$parts/$n"; } 2>/dev/null || written=
 	done <"$scratch/replace"
+	[ -n "$written" ] ||
+		die "the patches in $patches cannot be written, and nothing was changed: check permissions and disk space, then try again"
+	hold_signals
+	n=0
 	while IFS=$TAB read -r f text; do
-		mv -f -- "${f%/*}/.${f##*/}.new" "$f"
+		n=$((n + 1))
+		mv -f -- "$parts/$n" "$f"
 	done <"$scratch/replace"
+	rmdir -- "$parts"
+	release_signals
 }
