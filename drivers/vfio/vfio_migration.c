@@ -19,6 +19,7 @@
  *		is loaded.
  */
 
+#include <linux/bitmap.h>
 #include <linux/bitops.h>
 #include <linux/debugfs.h>
 #include <linux/device.h>
@@ -40,6 +41,9 @@
 #include <asm/unaligned.h>
 
 #include "vfio_migration_priv.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/vfio_migration.h>
 
 static struct dentry *vfm_debugfs;
 
@@ -140,12 +144,30 @@ static void vfm_sum_now(struct vfio_migration *m, const void *from,
  * Saving
  */
 
-static void vfm_save_begin(struct vfio_migration *m)
+/* What the driver did for a session has an end, however it comes */
+static void vfm_save_end(struct vfio_migration *m)
+{
+	if (m->driver_saves && m->params.ops->save_end)
+		m->params.ops->save_end(m->params.data);
+	m->driver_saves = false;
+}
+
+static int vfm_save_begin(struct vfio_migration *m)
 {
 	const struct vfio_migration_params *params = &m->params;
 	struct vfm_save *save = &m->save;
 	struct vfm_header *header = &save->frame.header;
+	int ret;
 
+	vfm_save_end(m);
+	if (params->ops->save_begin) {
+		ret = params->ops->save_begin(params->data);
+		if (ret)
+			return vfm_callback_failed(m, ret);
+	}
+	m->driver_saves = true;
+
+	m->session++;
 	flush_work(&m->sum_work);
 	memset(save, 0, sizeof(*save));
 	memset(m->window, 0, m->window_size);
@@ -157,67 +179,83 @@ static void vfm_save_begin(struct vfio_migration *m)
 	header->state_size = cpu_to_le64(params->state_size);
 	save->frame_len = sizeof(*header);
 
-	if (params->ops->save_begin)
-		params->ops->save_begin(params->data);
+	return 0;
 }
 
 /* What is still to be sent; not @running, as if the device were stopped now */
-u64 vfm_save_pending(struct vfio_migration *m, bool running)
+int vfm_save_pending(struct vfio_migration *m, bool running, u64 *bytes)
 {
 	const struct vfio_migration_params *params = &m->params;
 	const struct vfm_save *save = &m->save;
 	u64 pending, more = 0;
+	int ret;
 
 	pending = save->frame_len - save->frame_pos + save->run_len;
 	if (save->ended)
-		return pending;
+		goto out;
 
-	if (params->ops->next)
-		more = params->ops->pending(params->data, running);
-	else if (!running && !save->all_given)
+	if (params->ops->next) {
+		ret = params->ops->pending(params->data, running, &more);
+		if (ret)
+			return vfm_callback_failed(m, ret);
+	} else if (!running && !save->all_given) {
 		more = params->state_size;
+	}
 	if (more)
 		pending += sizeof(struct vfm_record) + more;
 	if (!running)
 		pending += sizeof(struct vfm_record);
+out:
+	*bytes = pending;
 
-	return pending;
+	return 0;
 }
 
-static bool vfm_save_next_run(struct vfio_migration *m)
+/* 1 if there is a run, 0 if there is none at present */
+static int vfm_save_next_run(struct vfio_migration *m)
 {
 	const struct vfio_migration_params *params = &m->params;
 	struct vfm_save *save = &m->save;
 	u64 size = params->state_size;
 	u64 pos = 0, len = size;
+	int ret;
 
-	if (params->ops->next
-	    ? !params->ops->next(params->data, vfm_running(m), &pos, &len)
-	    : vfm_running(m) || save->all_given)
-		return false;
+	if (params->ops->next) {
+		ret = params->ops->next(params->data, vfm_running(m), &pos, &len);
+		if (ret < 0)
+			return vfm_callback_failed(m, ret);
+	} else {
+		ret = !vfm_running(m) && !save->all_given;
+	}
+	if (!ret)
+		return 0;
 	if (WARN_ON_ONCE(!len || pos >= size || len > size - pos))
-		return false;
+		return vfm_failed(m, -EIO, true);
 	save->all_given = true;
 
 	save->run_pos = pos;
 	save->run_len = len;
 	save->run_direct = false;
 
-	return true;
+	return 1;
 }
 
-/* Make the record that the stream goes on with.  False: nothing at present. */
-static bool vfm_save_next_record(struct vfio_migration *m, size_t used,
-				 size_t *summed)
+/* Make the record that the stream goes on with.  0: nothing at present. */
+static int vfm_save_next_record(struct vfio_migration *m, size_t used,
+				size_t *summed)
 {
 	struct vfm_save *save = &m->save;
 	struct vfm_record *record = &save->frame.record;
 	struct vfm_sum sum;
+	int ret;
 
 	if (save->ended)
-		return false;
+		return 0;
 
-	if (vfm_save_next_run(m)) {
+	ret = vfm_save_next_run(m);
+	if (ret < 0)
+		return ret;
+	if (ret) {
 		record->magic = cpu_to_le32(VFM_RECORD_DATA);
 		record->pos = cpu_to_le64(save->run_pos);
 		record->len = cpu_to_le64(save->run_len);
@@ -232,26 +270,45 @@ static bool vfm_save_next_record(struct vfio_migration *m, size_t used,
 		record->len = cpu_to_le64(sum.words);
 		record->sum = cpu_to_le64(sum.sums);
 	} else {
-		return false;
+		return 0;
 	}
 	record->sequence = cpu_to_le32(save->sequence++);
 	save->frame_pos = 0;
 	save->frame_len = sizeof(*record);
 
-	return true;
+	return 1;
+}
+
+/*
+ * What is shorter than this is copied: a chunk costs userspace several calls,
+ * and short ones share a chunk.
+ */
+#define VFM_DIRECT_MIN	SZ_64K
+
+/* Is the rest of the current run, in the memory, to be read there? */
+static bool vfm_save_is_direct(const struct vfio_migration *m)
+{
+	const struct vfm_save *save = &m->save;
+	u64 size = m->params.memory_size;
+
+	if (vfm_running(m) || save->run_pos >= size)
+		return false;
+
+	return save->run_direct ||
+	       min(save->run_len, size - save->run_pos) >= VFM_DIRECT_MIN;
 }
 
 /* How much of the current run can be read in the memory as it is */
 static u64 vfm_save_direct(struct vfio_migration *m)
 {
 	const struct vfm_save *save = &m->save;
-	u64 size = m->params.memory_size;
 
-	if (vfm_running(m) || save->run_pos >= size ||
+	if (!vfm_save_is_direct(m) ||
 	    (m->mmap && !IS_ALIGNED(save->run_pos, PAGE_SIZE)))
 		return 0;
 
-	return min3(save->run_len, size - save->run_pos, m->window_size);
+	return min3(save->run_len, m->params.memory_size - save->run_pos,
+		    m->window_size);
 }
 
 /* Userspace reads this piece of the run in the memory */
@@ -272,6 +329,73 @@ static void vfm_save_commit_direct(struct vfio_migration *m, u64 len)
 	save->bytes += len;
 }
 
+/*
+ * The section that @pos is in, or NULL, and then @len reaches up to the next one
+ * at most
+ */
+static const struct vfio_migration_section *
+vfm_section(const struct vfio_migration *m, u64 pos, u64 *len)
+{
+	const struct vfio_migration_section *section = m->params.sections;
+	unsigned int i;
+
+	for (i = 0; i < m->params.nr_sections; i++, section++) {
+		if (pos < section->pos) {
+			*len = min(*len, section->pos - pos);
+			return NULL;
+		}
+		if (pos - section->pos < section->len) {
+			*len = min(*len, section->pos + section->len - pos);
+			return section;
+		}
+	}
+
+	return NULL;
+}
+
+/* Sections lie side by side in the buffer */
+static u8 *vfm_section_buf(const struct vfio_migration *m,
+			   const struct vfio_migration_section *section)
+{
+	const struct vfio_migration_section *s;
+	u8 *buf = m->section_buf;
+
+	for (s = m->params.sections; s < section; s++)
+		buf += s->len;
+
+	return buf;
+}
+
+/* A section is had whole when its first byte is wanted */
+static int vfm_save_from_driver(struct vfio_migration *m, void *to, u64 *len)
+{
+	const struct vfio_migration_params *params = &m->params;
+	struct vfm_save *save = &m->save;
+	const struct vfio_migration_section *section;
+	u64 pos = save->run_pos;
+	u8 *buf;
+	int ret;
+
+	section = vfm_section(m, pos, len);
+	if (!section)
+		return params->ops->save(params->data, pos, to, *len);
+
+	buf = vfm_section_buf(m, section);
+	if (save->section != section) {
+		ret = params->ops->save(params->data, section->pos, buf,
+					section->len);
+		if (ret)
+			return ret;
+		save->section = section;
+	}
+	memcpy(to, buf + (pos - section->pos), *len);
+	/* The next time it may be another one */
+	if (*len == section->pos + section->len - pos || *len == save->run_len)
+		save->section = NULL;
+
+	return 0;
+}
+
 /* Put a piece of the current run into the window */
 static int vfm_save_copy(struct vfio_migration *m, size_t used,
 			 size_t *copied)
@@ -284,13 +408,12 @@ static int vfm_save_copy(struct vfio_migration *m, size_t used,
 	if (save->run_pos < params->memory_size) {
 		len = min(len, params->memory_size - save->run_pos);
 		/* Up to where it can be read in the memory */
-		if (!vfm_running(m))
+		if (vfm_save_is_direct(m))
 			len = min_t(u64, len, PAGE_SIZE -
 				    offset_in_page(save->run_pos));
 		memcpy(m->window + used, params->memory + save->run_pos, len);
 	} else {
-		ret = params->ops->save(params->data, save->run_pos,
-					m->window + used, len);
+		ret = vfm_save_from_driver(m, m->window + used, &len);
 		if (ret)
 			return ret;
 	}
@@ -310,7 +433,7 @@ int vfm_save_commit(struct vfio_migration *m)
 {
 	struct vfm_save *save = &m->save;
 	size_t used = 0, summed = 0, len;
-	int ret;
+	int ret = 0;
 
 	if (READ_ONCE(m->fail_save))
 		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
@@ -329,19 +452,23 @@ int vfm_save_commit(struct vfio_migration *m)
 			if (direct && used)
 				break;
 			if (direct) {
+				trace_vfio_migration_chunk(m->name, false, true,
+							   direct, save->bytes);
 				vfm_save_commit_direct(m, direct);
 				return 0;
 			}
 			ret = vfm_save_copy(m, used, &len);
-			if (ret && !used)
-				return vfm_failed(m, ret, ret == -EIO);
 			if (ret)
 				break;
 			used += len;
-		} else if (!vfm_save_next_record(m, used, &summed)) {
-			break;
+		} else {
+			ret = vfm_save_next_record(m, used, &summed);
+			if (ret <= 0)
+				break;
 		}
 	}
+	if (ret < 0 && (!used || m->state == VFM_ERROR))
+		return vfm_callback_failed(m, ret);
 
 	/* Nothing of an earlier chunk is behind a shorter one */
 	if (used < save->window_used)
@@ -349,6 +476,7 @@ int vfm_save_commit(struct vfio_migration *m)
 	save->window_used = used;
 	save->chunk = m->window;
 	save->chunk_size = used;
+	trace_vfio_migration_chunk(m->name, false, false, used, save->bytes);
 	save->bytes += used;
 	/* The last record is not part of what it sums up */
 	if (!save->ended)
@@ -378,60 +506,163 @@ void vfm_save_release(struct vfio_migration *m)
  * and records are looked at in a copy, and so the driver has to do.
  */
 
+static void vfm_load_forget(struct vfio_migration *m)
+{
+	kvfree(m->load.covered);
+	memset(&m->load, 0, sizeof(m->load));
+}
+
 static void vfm_load_begin(struct vfio_migration *m)
+{
+	vfm_load_forget(m);
+	memset(m->section_buf, 0, m->section_size);
+	m->session++;
+	m->load.frame_len = sizeof(struct vfm_header);
+}
+
+/*
+ * What of the state has come is kept in a bitmap of limited size.  So a bit
+ * may stand for several bytes, and a run that ends amid them counts when the
+ * next one goes on there.
+ */
+#define VFM_COVER_BITS	SZ_1M
+
+static int vfm_cover_begin(struct vfio_migration *m, u64 size)
 {
 	struct vfm_load *load = &m->load;
 
-	memset(load, 0, sizeof(*load));
-	load->frame_len = sizeof(struct vfm_header);
+	load->state_size = size;
+	while (size >> load->cover_shift > VFM_COVER_BITS)
+		load->cover_shift++;
+	load->covered = kvcalloc(BITS_TO_LONGS((size >> load->cover_shift) + 1),
+				 sizeof(long), GFP_KERNEL_ACCOUNT);
+
+	return load->covered ? 0 : -ENOMEM;
 }
 
+/* A run of the state begins */
+static void vfm_cover(struct vfio_migration *m, u64 pos, u64 len)
+{
+	struct vfm_load *load = &m->load;
+	unsigned int shift = load->cover_shift;
+	u64 first, end = pos + len;
+
+	first = pos == load->cover_end ? pos : round_up(pos, 1ULL << shift);
+	load->cover_end = 0;
+	if (end != load->state_size && !IS_ALIGNED(end, 1ULL << shift) &&
+	    end > first)
+		load->cover_end = end;
+	first >>= shift;
+	end = end == load->state_size ? DIV_ROUND_UP_ULL(end, 1ULL << shift) :
+					end >> shift;
+	if (end > first)
+		bitmap_set(load->covered, first, end - first);
+}
+
+static bool vfm_covered(const struct vfio_migration *m, u64 pos, u64 len)
+{
+	const struct vfm_load *load = &m->load;
+	u64 end = DIV_ROUND_UP_ULL(min(pos + len, load->state_size),
+				   1ULL << load->cover_shift);
+
+	return find_next_zero_bit(load->covered, end,
+				  pos >> load->cover_shift) >= end;
+}
+
+/* Why, for whoever has to find out where a stream went wrong */
+static int vfm_refuse(struct vfio_migration *m, const char *reason)
+{
+	trace_vfio_migration_refuse(m->name, reason, m->load.bytes);
+
+	return -EINVAL;
+}
+
+/* Another version, or another size, is the driver's to accept */
 static int vfm_load_header(struct vfio_migration *m)
 {
 	const struct vfio_migration_params *params = &m->params;
 	const struct vfm_header *header = &m->load.frame.header;
+	u32 version = le32_to_cpu(header->type_version);
+	u64 size = le64_to_cpu(header->state_size);
 	char type[sizeof(header->type)];
+	int ret;
 
 	strscpy_pad(type, params->type, sizeof(type));
 	if (header->magic != cpu_to_le32(VFM_MAGIC) ||
 	    header->version != cpu_to_le32(VFM_STREAM_VERSION) ||
-	    memcmp(header->type, type, sizeof(type)) ||
-	    header->type_version != cpu_to_le32(params->version) ||
-	    header->reserved ||
-	    header->state_size != cpu_to_le64(params->state_size))
-		return -EINVAL;
+	    header->reserved)
+		return vfm_refuse(m, "no stream of this format");
+	if (memcmp(header->type, type, sizeof(type)))
+		return vfm_refuse(m, "another type of device");
+	if (!size || size > params->state_size)
+		return vfm_refuse(m, "more state than the device has");
+	if (params->ops->load_begin) {
+		ret = params->ops->load_begin(params->data, version, size);
+		if (ret)
+			return ret;
+	} else if (version != params->version || size != params->state_size) {
+		return vfm_refuse(m, "another version of the state");
+	}
 
-	return 0;
+	return vfm_cover_begin(m, size);
+}
+
+/*
+ * All has come and is right, so the driver takes it over.  Who looks at the
+ * device before it is started sees what it will be.
+ */
+static int vfm_load_take(struct vfio_migration *m)
+{
+	const struct vfio_migration_params *params = &m->params;
+	const struct vfio_migration_section *section = params->sections;
+	unsigned int i;
+	int ret;
+
+	for (i = 0; i < params->nr_sections; i++, section++) {
+		if (section->pos >= m->load.state_size ||
+		    !vfm_covered(m, section->pos, section->len))
+			continue;
+		ret = params->ops->load(params->data, section->pos,
+					vfm_section_buf(m, section),
+					section->len);
+		if (ret)
+			return ret;
+	}
+
+	return params->ops->loaded ? params->ops->loaded(params->data) : 0;
 }
 
 static int vfm_load_record(struct vfio_migration *m)
 {
 	struct vfm_load *load = &m->load;
 	const struct vfm_record *record = &load->frame.record;
-	u64 size = m->params.state_size;
+	u64 size = load->state_size;
 	u64 pos = le64_to_cpu(record->pos);
 	u64 len = le64_to_cpu(record->len);
 	struct vfm_sum sum;
 
 	if (le32_to_cpu(record->sequence) != load->sequence++)
-		return -EINVAL;
+		return vfm_refuse(m, "a record is missing");
 
 	switch (le32_to_cpu(record->magic)) {
 	case VFM_RECORD_DATA:
 		if (record->sum || !len || pos >= size || len > size - pos)
-			return -EINVAL;
+			return vfm_refuse(m, "a run that is not in the state");
 		load->run_pos = pos;
 		load->run_len = len;
+		vfm_cover(m, pos, len);
 		return 0;
 	case VFM_RECORD_END:
 		sum = vfm_sum_end(load->sum);
 		if (pos != load->bytes || len != sum.words ||
 		    le64_to_cpu(record->sum) != sum.sums)
-			return -EINVAL;
+			return vfm_refuse(m, "length or checksum is wrong");
+		if (!m->params.partial && !vfm_covered(m, 0, load->state_size))
+			return vfm_refuse(m, "some of the state is missing");
 		load->ended = true;
-		return 0;
+		return vfm_load_take(m);
 	default:
-		return -EINVAL;
+		return vfm_refuse(m, "no record");
 	}
 }
 
@@ -453,28 +684,42 @@ static int vfm_load_frame(struct vfio_migration *m)
 	return 0;
 }
 
-static int vfm_load_run(struct vfio_migration *m, const u8 *from,
-			size_t len)
+/* A piece of the run that is in one place: memory, a section, or the driver's */
+static int vfm_load_piece(struct vfio_migration *m, const u8 *from, u64 *len)
 {
 	const struct vfio_migration_params *params = &m->params;
+	const struct vfio_migration_section *section;
+	u64 pos = m->load.run_pos;
+
+	if (pos < params->memory_size) {
+		*len = min(*len, params->memory_size - pos);
+		memcpy(params->memory + pos, from, *len);
+		return 0;
+	}
+	section = vfm_section(m, pos, len);
+	if (section) {
+		memcpy(vfm_section_buf(m, section) + (pos - section->pos), from,
+		       *len);
+		return 0;
+	}
+
+	return params->ops->load(params->data, pos, from, *len);
+}
+
+static int vfm_load_run(struct vfio_migration *m, const u8 *from, size_t *count)
+{
 	struct vfm_load *load = &m->load;
-	size_t memory = 0;
+	u64 len = *count;
 	int ret;
 
-	if (load->run_pos < params->memory_size) {
-		memory = min_t(u64, len, params->memory_size - load->run_pos);
-		memcpy(params->memory + load->run_pos, from, memory);
-	}
-	if (memory < len) {
-		ret = params->ops->load(params->data, load->run_pos + memory,
-					from + memory, len - memory);
-		if (ret)
-			return ret;
-	}
+	ret = vfm_load_piece(m, from, &len);
+	if (ret)
+		return ret;
 	vfm_sum_add(&load->sum, from, len);
 	load->bytes += len;
 	load->run_pos += len;
 	load->run_len -= len;
+	*count = len;
 
 	return 0;
 }
@@ -489,11 +734,11 @@ static int vfm_load_chunk(struct vfio_migration *m, size_t len)
 
 	while (len && !ret) {
 		if (load->ended)
-			return -EINVAL;
+			return vfm_refuse(m, "data behind the end");
 
 		if (load->run_len) {
 			n = min_t(u64, len, load->run_len);
-			ret = vfm_load_run(m, from, n);
+			ret = vfm_load_run(m, from, &n);
 		} else {
 			n = min(len, load->frame_len - load->frame_pos);
 			memcpy(load->frame.bytes + load->frame_pos, from, n);
@@ -521,8 +766,10 @@ int vfm_load_commit(struct vfio_migration *m, u64 len)
 	if (ret) {
 		/* Where the stream goes on is lost */
 		m->load.error = -EINVAL;
-		return vfm_failed(m, ret, ret == -EIO);
+		return vfm_callback_failed(m, ret);
 	}
+	trace_vfio_migration_chunk(m->name, true, false, len,
+				   m->load.bytes - min(len, m->load.bytes));
 	m->bytes_loaded += len;
 	m->chunks_loaded += !!len;
 
@@ -536,20 +783,17 @@ int vfm_load_commit(struct vfio_migration *m, u64 len)
  */
 static int vfm_load_end(struct vfio_migration *m)
 {
-	const struct vfio_migration_params *params = &m->params;
 	struct vfm_load *load = &m->load;
-	int ret = 0;
 
 	if (load->taken || (m->owner != VFM_V2 && !load->bytes &&
 			    !load->frame_pos && !load->error))
 		return 0;
 
-	if (load->error || !load->ended)
-		ret = -EINVAL;
-	else if (params->ops->loaded)
-		ret = params->ops->loaded(params->data);
-	if (ret)
-		return vfm_failed(m, ret, true);
+	if (load->error || !load->ended) {
+		vfm_refuse(m, load->error ? "it was refused before" :
+					    "the end is missing");
+		return vfm_failed(m, -EINVAL, true);
+	}
 	load->taken = true;
 
 	return 0;
@@ -564,7 +808,7 @@ static int vfm_stop(struct vfio_migration *m)
 	int ret = m->params.ops->stop(m->params.data);
 
 	if (ret)
-		return vfm_failed(m, ret, ret == -EIO);
+		return vfm_callback_failed(m, ret);
 	m->stopped_ns = ktime_get_ns();
 
 	return 0;
@@ -575,7 +819,7 @@ static int vfm_start(struct vfio_migration *m)
 	int ret = m->params.ops->start(m->params.data);
 
 	if (ret)
-		return vfm_failed(m, ret, ret == -EIO);
+		return vfm_callback_failed(m, ret);
 	m->started_ns = ktime_get_ns();
 
 	return 0;
@@ -586,16 +830,17 @@ static int vfm_quiesce(struct vfio_migration *m)
 {
 	int ret = m->params.ops->quiesce(m->params.data);
 
-	return ret ? vfm_failed(m, ret, ret == -EIO) : 0;
+	return ret ? vfm_callback_failed(m, ret) : 0;
 }
 
 /*
  * The arcs that do something, one step each.  Nothing of a stream is given up
- * by those that leave it.
+ * by those that leave it: vfm_enter() does, once the new state is reached.
  */
 #define VFM_ARC(from, to)	((from) << 3 | (to))
 
-int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to)
+static int vfm_do_step(struct vfio_migration *m, enum vfm_state from,
+		       enum vfm_state to)
 {
 	switch (VFM_ARC(from, to)) {
 	case VFM_ARC(VFM_RUNNING, VFM_STOP):
@@ -614,11 +859,8 @@ int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to)
 	case VFM_ARC(VFM_RUNNING, VFM_PRE_COPY):
 	case VFM_ARC(VFM_RUNNING_P2P, VFM_PRE_COPY_P2P):
 	case VFM_ARC(VFM_STOP, VFM_STOP_COPY):
-		m->session++;
-		vfm_save_begin(m);
-		return 0;
+		return vfm_save_begin(m);
 	case VFM_ARC(VFM_STOP, VFM_RESUMING):
-		m->session++;
 		vfm_load_begin(m);
 		return 0;
 	case VFM_ARC(VFM_RESUMING, VFM_STOP):
@@ -633,10 +875,21 @@ int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to)
 	}
 }
 
+int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to)
+{
+	int ret = vfm_do_step(m, from, to);
+
+	trace_vfio_migration_step(m->name, from, to, ret);
+
+	return ret;
+}
+
 /* The device is in @state.  A session belongs to whoever began it. */
 void vfm_enter(struct vfio_migration *m, enum vfm_state state,
 	       enum vfm_protocol protocol)
 {
+	if (!vfm_is_saving(state))
+		vfm_save_end(m);
 	m->state = state;
 	m->owner = vfm_is_saving(state) || state == VFM_RESUMING ?
 		   protocol : VFM_NOBODY;
@@ -650,13 +903,14 @@ static void vfm_forget(struct vfio_migration *m)
 	if (m->window)
 		memset(m->window, 0, m->window_size);
 	memset(&m->save, 0, sizeof(m->save));
-	memset(&m->load, 0, sizeof(m->load));
+	vfm_load_forget(m);
 	m->session++;
 	vfm_enter(m, VFM_RUNNING, VFM_NOBODY);
 }
 
 static void vfm_reset(struct vfio_migration *m)
 {
+	vfm_save_end(m);
 	m->params.ops->reset(m->params.data);
 	vfm_forget(m);
 }
@@ -813,22 +1067,54 @@ static void vfm_debugfs_add(struct vfio_migration *m, const char *name)
 	debugfs_create_u64("started_ns", 0400, d, &m->started_ns);
 }
 
-static bool vfm_params_valid(const struct vfio_migration_params *params)
+static bool vfm_ops_valid(const struct vfio_migration_params *params)
 {
 	const struct vfio_migration_ops *ops = params->ops;
 
 	return ops && ops->stop && ops->start && ops->reset &&
 	       !ops->save == !ops->load && !ops->next == !ops->pending &&
-	       (ops->save || params->memory_size == params->state_size) &&
+	       (ops->next || (!ops->save_begin && !ops->save_end)) &&
+	       (ops->save || params->memory_size == params->state_size);
+}
+
+/* In ascending order, behind the memory, and not more than a buffer holds */
+static bool vfm_sections_valid(const struct vfio_migration_params *params)
+{
+	const struct vfio_migration_section *section = params->sections;
+	u64 at = params->memory_size, all = 0;
+	unsigned int i;
+
+	if (!section != !params->nr_sections)
+		return false;
+	for (i = 0; i < params->nr_sections; i++, section++) {
+		if (section->pos < at || section->pos >= params->state_size ||
+		    !section->len ||
+		    section->len > params->state_size - section->pos)
+			return false;
+		at = section->pos + section->len;
+		all += section->len;
+	}
+
+	return all <= VFIO_MIGRATION_MAX_SECTIONS;
+}
+
+static bool vfm_params_valid(const struct vfio_migration_params *params)
+{
+	return params && vfm_ops_valid(params) &&
 	       params->type && *params->type &&
-	       strlen(params->type) < VFIO_MIGRATION_TYPE_LEN &&
+	       strnlen(params->type, VFIO_MIGRATION_TYPE_LEN) <
+	       VFIO_MIGRATION_TYPE_LEN &&
 	       params->state_size &&
 	       params->memory_size <= params->state_size &&
 	       params->state_size <= S64_MAX / 2 &&
 	       IS_ALIGNED(params->memory_size, PAGE_SIZE) &&
 	       !params->memory == !params->memory_size &&
+	       (!params->memory || (is_vmalloc_addr(params->memory) &&
+				    PAGE_ALIGNED(params->memory))) &&
 	       IS_ALIGNED(params->offset, PAGE_SIZE) &&
-	       params->window <= VFIO_MIGRATION_MAX_WINDOW;
+	       params->offset <= S64_MAX / 4 &&
+	       params->window <= VFIO_MIGRATION_MAX_WINDOW &&
+	       vfm_sections_valid(params);
 }
 
 static void vfm_free(struct kref *ref)
@@ -836,6 +1122,8 @@ static void vfm_free(struct kref *ref)
 	struct vfio_migration *m = container_of(ref, struct vfio_migration, ref);
 
 	mutex_destroy(&m->lock);
+	kfree(m->section_buf);
+	kfree(m->name);
 	kfree(m);
 }
 
@@ -863,14 +1151,25 @@ vfio_migration_create(struct device *dev,
 		      const struct vfio_migration_params *params)
 {
 	struct vfio_migration *m;
+	unsigned int i;
 
-	if (!vfm_params_valid(params))
+	if (!dev || !vfm_params_valid(params))
 		return ERR_PTR(-EINVAL);
 
 	m = kzalloc(sizeof(*m), GFP_KERNEL);
 	if (!m)
 		return ERR_PTR(-ENOMEM);
 
+	for (i = 0; i < params->nr_sections; i++)
+		m->section_size += params->sections[i].len;
+	m->section_buf = kzalloc(m->section_size, GFP_KERNEL);
+	m->name = kstrdup(dev_name(dev), GFP_KERNEL);
+	if (!m->section_buf || !m->name) {
+		kfree(m->section_buf);
+		kfree(m->name);
+		kfree(m);
+		return ERR_PTR(-ENOMEM);
+	}
 	m->params = *params;
 	m->window_size = params->window ?: VFIO_MIGRATION_DEFAULT_WINDOW;
 	m->state = VFM_RUNNING;

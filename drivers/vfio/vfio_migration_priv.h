@@ -132,6 +132,7 @@ struct vfm_sum {
  * @run_pos: what is left of the current run
  * @run_len: its length, 0 between two runs
  * @run_direct: the rest of it in the memory is in the checksum already
+ * @section: the section in the buffer that is being sent, or NULL
  * @all_given: the state was given out; all of it, without next()
  * @ended: the record that marks the end was made
  * @window_used: how much of the window is not zero
@@ -152,6 +153,7 @@ struct vfm_save {
 	u64 run_pos;
 	u64 run_len;
 	bool run_direct;
+	const struct vfio_migration_section *section;
 	bool all_given;
 	bool ended;
 
@@ -172,8 +174,12 @@ struct vfm_save {
  * @frame_len: how much it has
  * @run_pos: where the rest of the current run goes
  * @run_len: its length, 0 between two runs
- * @ended: the end has come, and all was right
- * @taken: the driver has taken the state over
+ * @state_size: bytes of state that come
+ * @covered: which of them have come
+ * @cover_shift: a bit there stands for so many of them, as a power of 2
+ * @cover_end: where a run ended amid such a bit, or 0
+ * @ended: the end has come, all was right, and the driver has taken it over
+ * @taken: RESUMING was left with it
  * @error: why the stream was refused, or 0
  */
 struct vfm_load {
@@ -187,6 +193,12 @@ struct vfm_load {
 
 	u64 run_pos;
 	u64 run_len;
+
+	u64 state_size;
+	unsigned long *covered;
+	unsigned int cover_shift;
+	u64 cover_end;
+
 	bool ended;
 	bool taken;
 	int error;
@@ -195,6 +207,7 @@ struct vfm_load {
 /**
  * struct vfio_migration - the migration of a device
  * @params: what the driver said
+ * @name: of the device
  * @window_size: size of the window in bytes
  * @window_offset: where the window begins in the region of version 1
  * @size: size of that region
@@ -212,6 +225,9 @@ struct vfm_load {
  * @session: number of the session, or of the last one
  * @save: valid while the state is saved
  * @load: valid while a state is loaded
+ * @driver_saves: the driver's save_begin() was called, and not its save_end()
+ * @section_buf: the sections, on their way out or in
+ * @section_size: its size in bytes
  * @sum_work: adds @sum_len bytes at @sum_from to the checksum of @save
  * @sum_from: what it adds
  * @sum_len: how much of it
@@ -230,6 +246,7 @@ struct vfm_load {
  */
 struct vfio_migration {
 	struct vfio_migration_params params;
+	const char *name;
 	u64 window_size;
 	u64 window_offset;
 	u64 size;
@@ -248,6 +265,10 @@ struct vfio_migration {
 	u64 session;
 	struct vfm_save save;
 	struct vfm_load load;
+
+	bool driver_saves;
+	u8 *section_buf;
+	size_t section_size;
 
 	struct work_struct sum_work;
 	const void *sum_from;
@@ -295,7 +316,13 @@ static inline int vfm_failed(struct vfio_migration *m, int error, bool fatal)
 	return error;
 }
 
-u64 vfm_save_pending(struct vfio_migration *m, bool running);
+/* The driver says if it is */
+static inline int vfm_callback_failed(struct vfio_migration *m, int error)
+{
+	return vfm_failed(m, error, error == VFIO_MIGRATION_LOST);
+}
+
+int vfm_save_pending(struct vfio_migration *m, bool running, u64 *bytes);
 int vfm_save_commit(struct vfio_migration *m);
 void vfm_save_release(struct vfio_migration *m);
 int vfm_load_commit(struct vfio_migration *m, u64 len);

@@ -17,7 +17,6 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
-#include <linux/pagemap.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
@@ -142,6 +141,31 @@ static enum vfm_state vfm_v1_next(enum vfm_state from, enum vfm_state to)
 	}
 }
 
+/*
+ * A way that failed at @at: the device goes back to where it was, if it can.
+ * A session that was given up for another one cannot be had back.
+ */
+static int vfm_v1_back(struct vfio_migration *m, enum vfm_state at, int error)
+{
+	bool ran = vfm_running(m);
+	bool runs = at == VFM_RUNNING || at == VFM_RUNNING_P2P ||
+		    at == VFM_PRE_COPY;
+	int ret = 0;
+
+	if (at == m->state || m->state == VFM_ERROR)
+		return error;
+
+	if (ran != runs)
+		ret = vfm_step(m, runs ? VFM_RUNNING : VFM_STOP,
+			       ran ? VFM_RUNNING : VFM_STOP);
+	if (!ret && ran && m->state == VFM_RUNNING_P2P)
+		ret = vfm_step(m, VFM_RUNNING, VFM_RUNNING_P2P);
+	if (ret || (vfm_is_saving(m->state) && !m->driver_saves))
+		return vfm_failed(m, error, true);
+
+	return error;
+}
+
 static int vfm_v1_set_state(struct vfio_migration *m, u32 device_state)
 {
 	enum vfm_state state = vfm_v1_wanted(device_state), at = m->state, next;
@@ -159,7 +183,7 @@ static int vfm_v1_set_state(struct vfio_migration *m, u32 device_state)
 		next = vfm_v1_next(at, state);
 		ret = vfm_step(m, at, next);
 		if (ret)
-			return ret;
+			return vfm_v1_back(m, at, ret);
 	}
 	vfm_enter(m, state, VFM_V1);
 
@@ -210,7 +234,7 @@ static int vfm_v1_read_field(struct vfio_migration *m, u64 pos,
 		*value = 0;
 		if (vfm_v1_saving(m)) {
 			vfm_save_release(m);
-			*value = vfm_save_pending(m, vfm_running(m));
+			return vfm_save_pending(m, vfm_running(m), value);
 		}
 		return 0;
 	case offsetof(struct vfio_device_migration_info, data_offset):
@@ -405,51 +429,70 @@ ssize_t vfio_migration_region_write(struct vfio_migration *m,
 }
 EXPORT_SYMBOL_GPL(vfio_migration_region_write);
 
-static struct page *vfm_v1_page(struct vfio_migration *m, pgoff_t pgoff)
-{
-	u64 pos = (u64)pgoff << PAGE_SHIFT;
-
-	if (pos < m->params.offset + VFM_MEMORY_OFFSET)
-		return NULL;
-	pos -= m->params.offset;
-	if (pos < m->window_offset)
-		return vmalloc_to_page(m->params.memory +
-				       (pos - VFM_MEMORY_OFFSET));
-	pos -= m->window_offset;
-
-	return pos < m->window_size ? vmalloc_to_page(m->window + pos) : NULL;
-}
-
-/* All pages were mapped at once.  This is for those that userspace dropped. */
-static vm_fault_t vfm_v1_fault(struct vm_fault *vmf)
+/*
+ * The memory is mapped by its page numbers: get_user_pages_fast() goes by the
+ * page tables alone, and nobody is to keep these pages beyond the mapping,
+ * since the next user of the device has the same.
+ */
+static vm_fault_t vfm_v1_memory_fault(struct vm_fault *vmf)
 {
 	struct vfio_migration *m = vmf->vma->vm_private_data;
-	struct page *page = vfm_v1_page(m, vmf->pgoff);
+	u64 pos = (u64)vmf->pgoff << PAGE_SHIFT;
 
-	if (!page)
+	pos -= m->params.offset + VFM_MEMORY_OFFSET;
+	if (pos >= m->params.memory_size)
 		return VM_FAULT_SIGBUS;
-	get_page(page);
-	vmf->page = page;
+
+	return vmf_insert_pfn(vmf->vma, vmf->address,
+			      vmalloc_to_pfn(m->params.memory + pos));
+}
+
+/* It cannot be written there, or it would not be checked */
+static vm_fault_t vfm_v1_memory_mkwrite(struct vm_fault *vmf)
+{
+	return VM_FAULT_SIGBUS;
+}
+
+static const struct vm_operations_struct vfm_v1_memory_ops = {
+	.fault		= vfm_v1_memory_fault,
+	.pfn_mkwrite	= vfm_v1_memory_mkwrite,
+};
+
+/* All pages at once, so that userspace need not fault when it is in a hurry */
+static int vfm_v1_map_memory(struct vfio_migration *m,
+			     struct vm_area_struct *vma, u64 pos)
+{
+	unsigned long at;
+	vm_fault_t ret;
+
+	for (at = vma->vm_start; at < vma->vm_end; at += PAGE_SIZE) {
+		ret = vmf_insert_pfn(vma, at,
+				     vmalloc_to_pfn(m->params.memory + pos));
+		if (ret != VM_FAULT_NOPAGE)
+			return -ENOMEM;
+		pos += PAGE_SIZE;
+	}
 
 	return 0;
 }
 
-/* The window can be written.  The memory cannot, or it would not be checked. */
-static vm_fault_t vfm_v1_page_mkwrite(struct vm_fault *vmf)
+/* All pages were mapped at once.  This is for those that userspace dropped. */
+static vm_fault_t vfm_v1_window_fault(struct vm_fault *vmf)
 {
 	struct vfio_migration *m = vmf->vma->vm_private_data;
+	u64 pos = (u64)vmf->pgoff << PAGE_SHIFT;
 
-	if ((u64)vmf->pgoff << PAGE_SHIFT <
-	    m->params.offset + m->window_offset)
+	pos -= m->params.offset + m->window_offset;
+	if (pos >= m->window_size)
 		return VM_FAULT_SIGBUS;
-	lock_page(vmf->page);
+	vmf->page = vmalloc_to_page(m->window + pos);
+	get_page(vmf->page);
 
-	return VM_FAULT_LOCKED;
+	return 0;
 }
 
-static const struct vm_operations_struct vfm_v1_vm_ops = {
-	.fault		= vfm_v1_fault,
-	.page_mkwrite	= vfm_v1_page_mkwrite,
+static const struct vm_operations_struct vfm_v1_window_ops = {
+	.fault		= vfm_v1_window_fault,
 };
 
 /**
@@ -472,7 +515,6 @@ int vfio_migration_region_mmap(struct vfio_migration *m,
 {
 	u64 size = vma->vm_end - vma->vm_start;
 	u64 pos = (u64)vma->vm_pgoff << PAGE_SHIFT;
-	void *from;
 
 	if (!m->mmap || !(vma->vm_flags & VM_SHARED) ||
 	    (vma->vm_flags & VM_EXEC) || pos < m->params.offset)
@@ -481,25 +523,24 @@ int vfio_migration_region_mmap(struct vfio_migration *m,
 	if (pos < VFM_MEMORY_OFFSET || pos >= m->size || size > m->size - pos)
 		return -EINVAL;
 
+	vma->vm_flags &= ~VM_MAYEXEC;
+	vma->vm_private_data = m;
 	if (pos >= m->window_offset) {
 		pos -= m->window_offset;
-		from = m->window;
-	} else {
-		if (size > m->window_offset - pos)
-			return -EINVAL;
-		pos -= VFM_MEMORY_OFFSET;
-		from = m->params.memory;
-		/* Nobody is to keep these pages beyond the mapping */
-		vma->vm_flags |= VM_IO;
-		/* As for a private mapping: each first write is a fault */
-		vma->vm_page_prot = vm_get_page_prot(vma->vm_flags & ~VM_SHARED);
+		vma->vm_ops = &vfm_v1_window_ops;
+		return remap_vmalloc_range_partial(vma, vma->vm_start,
+						   m->window,
+						   pos >> PAGE_SHIFT, size);
 	}
-	vma->vm_flags &= ~VM_MAYEXEC;
-	vma->vm_ops = &vfm_v1_vm_ops;
-	vma->vm_private_data = m;
 
-	return remap_vmalloc_range_partial(vma, vma->vm_start, from,
-					   pos >> PAGE_SHIFT, size);
+	if (size > m->window_offset - pos)
+		return -EINVAL;
+	vma->vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP;
+	/* As for a private mapping: each first write is a fault */
+	vma->vm_page_prot = vm_get_page_prot(vma->vm_flags & ~VM_SHARED);
+	vma->vm_ops = &vfm_v1_memory_ops;
+
+	return vfm_v1_map_memory(m, vma, pos - VFM_MEMORY_OFFSET);
 }
 EXPORT_SYMBOL_GPL(vfio_migration_region_mmap);
 

@@ -79,12 +79,14 @@ static u64 vfm_v2_given(const struct vfm_save *save)
 }
 
 /* Bytes that are to be sent, whether they are in a chunk or not */
-static u64 vfm_v2_pending(struct vfio_migration *m, bool running)
+static int vfm_v2_pending(struct vfio_migration *m, bool running, u64 *bytes)
 {
 	const struct vfm_save *save = &m->save;
+	int ret = vfm_save_pending(m, running, bytes);
 
-	return save->chunk_size - save->chunk_read +
-	       vfm_save_pending(m, running);
+	*bytes += save->chunk_size - save->chunk_read;
+
+	return ret;
 }
 
 /* From one chunk.  0 at the end of the stream. */
@@ -185,6 +187,7 @@ static __poll_t vfm_v2_poll(struct file *filp, poll_table *table)
 	struct vfm_v2_file *file = filp->private_data;
 	struct vfio_migration *m = file->m;
 	__poll_t ready = EPOLLERR;
+	u64 pending = 0;
 
 	poll_wait(filp, &m->wait, table);
 	if (vfm_lock(m))
@@ -193,7 +196,8 @@ static __poll_t vfm_v2_poll(struct file *filp, poll_table *table)
 		ready = EPOLLERR | EPOLLHUP | EPOLLIN | EPOLLRDNORM;
 	else if (m->state == VFM_RESUMING)
 		ready = EPOLLOUT | EPOLLWRNORM;
-	else if (m->state == VFM_STOP_COPY || vfm_v2_pending(m, true))
+	else if (m->state == VFM_STOP_COPY ||
+		 vfm_v2_pending(m, true, &pending) || pending)
 		ready = EPOLLIN | EPOLLRDNORM;
 	else
 		ready = 0;
@@ -207,8 +211,8 @@ static long vfm_v2_precopy_info(struct vfm_v2_file *file, void __user *arg)
 	size_t minsz = offsetofend(struct vfio_precopy_info, dirty_bytes);
 	struct vfio_migration *m = file->m;
 	struct vfio_precopy_info info;
-	u64 given, pending;
-	long ret = 0;
+	u64 given, pending = 0;
+	long ret;
 
 	if (copy_from_user(&info, arg, minsz))
 		return -EFAULT;
@@ -222,7 +226,7 @@ static long vfm_v2_precopy_info(struct vfm_v2_file *file, void __user *arg)
 	} else if (m->state == VFM_STOP_COPY) {
 		ret = -EINVAL;
 	} else {
-		pending = vfm_v2_pending(m, true);
+		ret = vfm_v2_pending(m, true, &pending);
 		given = vfm_v2_given(&m->save);
 		info.flags = 0;
 		info.initial_bytes = m->save.initial > given ?
@@ -425,10 +429,10 @@ static int vfm_v2_set_state(struct vfio_migration *m, u32 wanted,
 		file = (*filp)->private_data;
 		file->session = m->session;
 	}
-	if (*filp && wanted != VFM_RESUMING)
-		m->save.initial = vfm_save_pending(m, vfm_running(m));
+	if (!*filp || wanted == VFM_RESUMING)
+		return 0;
 
-	return 0;
+	return vfm_save_pending(m, vfm_running(m), &m->save.initial);
 }
 
 /*
@@ -536,13 +540,14 @@ static long vfm_v2_feature_state(struct vfio_migration *m,
 }
 
 /* How much would come if the device were stopped now */
-static u64 vfm_v2_stop_length(struct vfio_migration *m)
+static int vfm_v2_stop_length(struct vfio_migration *m, u64 *bytes)
 {
+	*bytes = sizeof(struct vfm_header) + m->params.state_size +
+		 2 * sizeof(struct vfm_record);
 	if (m->owner == VFM_V2 && vfm_is_saving(m->state))
-		return vfm_v2_pending(m, false);
+		return vfm_v2_pending(m, false, bytes);
 
-	return sizeof(struct vfm_header) + m->params.state_size +
-	       2 * sizeof(struct vfm_record);
+	return 0;
 }
 
 static long vfm_v2_feature_data_size(struct vfio_migration *m,
@@ -550,6 +555,7 @@ static long vfm_v2_feature_data_size(struct vfio_migration *m,
 				     void __user *arg)
 {
 	struct vfio_device_feature_mig_data_size answer = {};
+	u64 length;
 	int ret;
 
 	ret = vfm_v2_feature(feature, VFIO_DEVICE_FEATURE_GET, sizeof(answer));
@@ -558,8 +564,12 @@ static long vfm_v2_feature_data_size(struct vfio_migration *m,
 
 	if (vfm_lock(m))
 		return -EINTR;
-	answer.stop_copy_length = vfm_v2_stop_length(m);
+	ret = vfm_v2_stop_length(m, &length);
 	vfm_unlock(m);
+	if (ret)
+		return ret;
+
+	answer.stop_copy_length = length;
 
 	return copy_to_user(arg, &answer, sizeof(answer)) ? -EFAULT : 0;
 }

@@ -13,6 +13,7 @@
 #ifndef _LINUX_VFIO_MIGRATION_H
 #define _LINUX_VFIO_MIGRATION_H
 
+#include <linux/errno.h>
 #include <linux/ioctl.h>
 #include <linux/types.h>
 #include <linux/vfio.h>
@@ -70,6 +71,12 @@ struct vfio_device_feature_mig_data_size {
 #define VFIO_MIGRATION_MAX_WINDOW	0x4000000UL
 #define VFIO_MIGRATION_DEFAULT_WINDOW	0x100000UL
 
+/* Most that the sections of a state may have, all together */
+#define VFIO_MIGRATION_MAX_SECTIONS	0x10000UL
+
+/* What a callback returns if the device is lost, until it is reset */
+#define VFIO_MIGRATION_LOST		(-ENOTRECOVERABLE)
+
 /**
  * struct vfio_migration_ops - What a driver does for its device
  *
@@ -78,8 +85,9 @@ struct vfio_device_feature_mig_data_size {
  * back into the library.
  *
  * A callback that fails returns a negative errno, which userspace gets, and
- * leaves the device as it was.  -EIO says that the device cannot be trusted
- * any more: userspace then reads the error state and has to reset the device.
+ * leaves the device as it was.  VFIO_MIGRATION_LOST says that the device cannot
+ * be trusted any more: userspace then reads the error state and has to reset the
+ * device.
  *
  * @stop: Stop the device.  When this returns 0, the device does not change its
  *	state any more and does no DMA.  Registers of the configuration space
@@ -90,29 +98,37 @@ struct vfio_device_feature_mig_data_size {
  *	stopped before.  Optional: without it version 2 has no P2P states.
  * @start: Let the device go on where it was stopped, or with the state that
  *	was loaded.  Required.
- * @save: Copy @len bytes of the state at @pos to @buf.  Called in pre-copy
- *	while the device runs, only for what @next gave out, and while it is
- *	stopped.  Not called for what lies in &vfio_migration_params.memory.
- *	Required if the state has more than that.
- * @load: Copy @len bytes from @buf to the state at @pos.  The device is
- *	stopped.  Userspace may change @buf during the call: copy from it once,
- *	and look at the values in @loaded.  Userspace decides how the state is
- *	cut into pieces.  Not called for memory.  Required if @save is.
- * @loaded: All of the stream has come and it is right.  That need not be all
- *	of the state: what was not loaded is the driver's to notice.  Check the
- *	values that were loaded, as they may come from anywhere, and take them
- *	over.  An error puts the device into the error state.  Optional.
  * @save_begin: Userspace begins to save: all of the state is to be sent.
  *	Optional, goes with @next.
+ * @save_end: It saves no more.  Called once for each @save_begin, also before
+ *	the device is reset, and after vfio_migration_reset_done().  Optional, goes
+ *	with @next.
  * @next: Give out a run of the state that is to be sent: set @pos and @len,
- *	take it for sent, and return true; return false if there is none at
- *	present.  With @running, the device runs, and what it changes after this
- *	call has to be given out again.  When the device is stopped, all that
- *	has not been sent since it changed has to be given out.  Optional:
- *	without it nothing is sent before the device is stopped, and then all.
- * @pending: How many bytes @next will give out, as far as it is known; 0 if
- *	@next has none.  Without @running, as if the device were stopped now,
+ *	take it for sent, and return 1; return 0 if there is none at present.
+ *	With @running, the device runs, and what it changes after this call has
+ *	to be given out again.  When the device is stopped, all that has not been
+ *	sent since it changed has to be given out.  Optional: without it nothing
+ *	is sent before the device is stopped, and then all.
+ * @pending: Set @bytes to what @next will give out, as far as it is known; 0
+ *	if @next has none.  Without @running, as if the device were stopped now,
  *	which it may not be.  Goes with @next.
+ * @save: Copy @len bytes of the state at @pos to @buf.  Called in pre-copy
+ *	while the device runs, only for what @next gave out, and while it is
+ *	stopped.  A section is always asked for whole.  Not called for what lies
+ *	in &vfio_migration_params.memory.  Required if the state has more than
+ *	that.
+ * @load_begin: A stream begins whose state has this @version and this @size,
+ *	which is not more than &vfio_migration_params.state_size.  Return -EINVAL
+ *	if it cannot be loaded.  Optional: without it version and size have to be
+ *	those of the device.
+ * @load: Copy @len bytes from @buf to the state at @pos.  The device is
+ *	stopped.  A section comes whole, once, when the stream has ended and is
+ *	right, if all of it has come.  All else comes before that, cut as userspace decides, and
+ *	userspace may change @buf during the call: copy from it once, and look
+ *	at the values in @loaded.  Not called for memory.  Required if @save is.
+ * @loaded: All of the stream has come and it is right.  Check the values that
+ *	were loaded, as they may come from anywhere, and take them over: from now
+ *	on they can be seen.  An error leaves the device to be reset.  Optional.
  * @reset: Put the device into the state it has after power-on, running.  What
  *	it was doing ends before this returns.  Cannot fail.  Required.
  */
@@ -120,13 +136,26 @@ struct vfio_migration_ops {
 	int (*stop)(void *data);
 	int (*quiesce)(void *data);
 	int (*start)(void *data);
+	int (*save_begin)(void *data);
+	void (*save_end)(void *data);
+	int (*next)(void *data, bool running, u64 *pos, u64 *len);
+	int (*pending)(void *data, bool running, u64 *bytes);
 	int (*save)(void *data, u64 pos, void *buf, size_t len);
+	int (*load_begin)(void *data, u32 version, u64 size);
 	int (*load)(void *data, u64 pos, const void *buf, size_t len);
 	int (*loaded)(void *data);
-	void (*save_begin)(void *data);
-	bool (*next)(void *data, bool running, u64 *pos, u64 *len);
-	u64 (*pending)(void *data, bool running);
 	void (*reset)(void *data);
+};
+
+/**
+ * struct vfio_migration_section - A part of the state that is not cut in pieces
+ *
+ * @pos: where it is in the state
+ * @len: bytes
+ */
+struct vfio_migration_section {
+	u64 pos;
+	u32 len;
 };
 
 /**
@@ -139,12 +168,21 @@ struct vfio_migration_ops {
  * @ops: the driver's callbacks
  * @data: is passed to them
  * @type: name of the kind of device.  A stream of another type is refused.
- * @version: version of the state's layout.  A stream of another is refused.
+ * @version: version of the state's layout.  A stream of another is refused,
+ *	unless the driver has &vfio_migration_ops.load_begin.
  * @offset: where the migration region is in the device's file, a multiple of PAGE_SIZE
  * @state_size: bytes of state
  * @memory: from vmalloc_user(), or NULL.  Userspace can read it at any time.
  *	It must stay until vfio_migration_destroy().
  * @memory_size: its size in bytes, a multiple of PAGE_SIZE, 0 without @memory
+ * @sections: parts of the state that the callbacks get whole, blocks of
+ *	registers for one: in ascending order, behind the memory.  NULL if there
+ *	are none.  They must stay until vfio_migration_destroy().
+ * @nr_sections: how many
+ * @partial: a stream need not bring all of the state.  Without it, one that does
+ *	not is refused.  What it has brought is known of a state up to 1 MiB to
+ *	the byte, of a larger one to a power of 2 of bytes, a 2^20th of it: runs
+ *	begin and end there, or one goes on where the last one ended.
  * @window: the most that userspace gets in one piece, in bytes, 0 for the
  *	default.  The data section is only offered for mmap if it is a multiple
  *	of PAGE_SIZE.
@@ -159,6 +197,9 @@ struct vfio_migration_params {
 	u64 state_size;
 	void *memory;
 	u64 memory_size;
+	const struct vfio_migration_section *sections;
+	unsigned int nr_sections;
+	bool partial;
 	u32 window;
 	bool mmap;
 };

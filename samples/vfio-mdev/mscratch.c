@@ -152,8 +152,7 @@ struct mscratch_saved {
  * @activity: what it does by itself
  * @waits: a DMA was started that begins when the device runs
  * @regs_dirty: @dma is to be sent
- * @loaded: registers on their way in; only used by the migration callbacks,
- *	which the library serializes
+ * @section: where the registers are in what migrates
  * @dma_work: does the DMA with @job
  * @job: the registers when it was started; belongs to @dma_work while BUSY
  * @cancel: DMA has to end at once
@@ -184,7 +183,7 @@ struct mscratch {
 	bool waits;
 	bool regs_dirty;
 
-	struct mscratch_saved loaded;
+	struct vfio_migration_section section;
 
 	struct work_struct dma_work;
 	struct mscratch_dma job;
@@ -451,7 +450,7 @@ static int mscratch_start(void *data)
 	return 0;
 }
 
-static void mscratch_save_begin(void *data)
+static int mscratch_save_begin(void *data)
 {
 	struct mscratch *ms = data;
 
@@ -459,6 +458,8 @@ static void mscratch_save_begin(void *data)
 	mutex_lock(&ms->regs_lock);
 	ms->regs_dirty = true;
 	mutex_unlock(&ms->regs_lock);
+
+	return 0;
 }
 
 /*
@@ -486,7 +487,7 @@ static bool mscratch_next_pages(struct mscratch *ms, bool running,
 	return true;
 }
 
-static bool mscratch_next(void *data, bool running, u64 *pos, u64 *len)
+static int mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 {
 	struct mscratch *ms = data;
 	unsigned int page, first = 0, end;
@@ -499,10 +500,10 @@ static bool mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 		smp_mb__after_atomic();
 		*pos = (u64)first << PAGE_SHIFT;
 		*len = (u64)(end - first) << PAGE_SHIFT;
-		return true;
+		return 1;
 	}
 	if (running)
-		return false;
+		return 0;
 
 	mutex_lock(&ms->regs_lock);
 	regs = ms->regs_dirty;
@@ -534,7 +535,7 @@ static unsigned int mscratch_pending_pages(const struct mscratch *ms,
 	return pages;
 }
 
-static u64 mscratch_pending(void *data, bool running)
+static int mscratch_pending(void *data, bool running, u64 *bytes)
 {
 	struct mscratch *ms = data;
 	u64 pending = (u64)mscratch_pending_pages(ms, running) << PAGE_SHIFT;
@@ -545,37 +546,28 @@ static u64 mscratch_pending(void *data, bool running)
 			pending += sizeof(struct mscratch_saved);
 		mutex_unlock(&ms->regs_lock);
 	}
-
-	return pending;
-}
-
-/* Only the registers: the scratch memory is the library's business. */
-static int mscratch_save(void *data, u64 pos, void *buf, size_t len)
-{
-	struct mscratch *ms = data;
-	struct mscratch_saved saved = {};
-
-	mutex_lock(&ms->regs_lock);
-	saved.iova = cpu_to_le64(ms->dma.iova);
-	saved.offset = cpu_to_le64(ms->dma.offset);
-	saved.length = cpu_to_le64(ms->dma.length);
-	saved.count = cpu_to_le64(ms->dma.count);
-	saved.control = cpu_to_le32(ms->dma.control |
-				    (ms->waits ? MSCRATCH_DMA_START : 0));
-	saved.status = cpu_to_le32(ms->dma.status);
-	saved.error = cpu_to_le32(ms->dma.error);
-	mutex_unlock(&ms->regs_lock);
-	memcpy(buf, (u8 *)&saved + (pos - ms->type->size), len);
+	*bytes = pending;
 
 	return 0;
 }
 
-/* In any pieces.  The values are looked at when all are there. */
-static int mscratch_load(void *data, u64 pos, const void *buf, size_t len)
+/* The registers, always whole: the scratch memory is the library's business. */
+static int mscratch_save(void *data, u64 pos, void *buf, size_t len)
 {
 	struct mscratch *ms = data;
+	struct mscratch_saved *saved = buf;
 
-	memcpy((u8 *)&ms->loaded + (pos - ms->type->size), buf, len);
+	mutex_lock(&ms->regs_lock);
+	saved->iova = cpu_to_le64(ms->dma.iova);
+	saved->offset = cpu_to_le64(ms->dma.offset);
+	saved->length = cpu_to_le64(ms->dma.length);
+	saved->count = cpu_to_le64(ms->dma.count);
+	saved->control = cpu_to_le32(ms->dma.control |
+				     (ms->waits ? MSCRATCH_DMA_START : 0));
+	saved->status = cpu_to_le32(ms->dma.status);
+	saved->error = cpu_to_le32(ms->dma.error);
+	saved->reserved = 0;
+	mutex_unlock(&ms->regs_lock);
 
 	return 0;
 }
@@ -585,10 +577,10 @@ static int mscratch_load(void *data, u64 pos, const void *buf, size_t len)
  * next DMA may hold anything, as they are checked when it is started.  A DMA is
  * under way only if it waits to begin.
  */
-static int mscratch_loaded(void *data)
+static int mscratch_load(void *data, u64 pos, const void *buf, size_t len)
 {
 	struct mscratch *ms = data;
-	const struct mscratch_saved *loaded = &ms->loaded;
+	const struct mscratch_saved *loaded = buf;
 	u32 control = le32_to_cpu(loaded->control);
 	u32 status = le32_to_cpu(loaded->status);
 	bool waits = control & MSCRATCH_DMA_START;
@@ -624,7 +616,6 @@ static void mscratch_reset(void *data)
 	WRITE_ONCE(ms->cancel, false);
 
 	memset(ms->scratch, 0, ms->type->size);
-	memset(&ms->loaded, 0, sizeof(ms->loaded));
 	bitmap_fill(ms->dirty, ms->pages);
 
 	mutex_lock(&ms->regs_lock);
@@ -653,7 +644,6 @@ static const struct vfio_migration_ops mscratch_migration_ops = {
 	.start		= mscratch_start,
 	.save		= mscratch_save,
 	.load		= mscratch_load,
-	.loaded		= mscratch_loaded,
 	.save_begin	= mscratch_save_begin,
 	.next		= mscratch_next,
 	.pending	= mscratch_pending,
@@ -1253,11 +1243,15 @@ static int mscratch_create_migration(struct mscratch *ms)
 		.state_size	= ms->type->size + sizeof(struct mscratch_saved),
 		.memory		= ms->scratch,
 		.memory_size	= ms->type->size,
+		.sections	= &ms->section,
+		.nr_sections	= 1,
 		.window		= READ_ONCE(window),
 		.mmap		= READ_ONCE(mmap),
 	};
 	struct vfio_migration *m;
 
+	ms->section.pos = ms->type->size;
+	ms->section.len = sizeof(struct mscratch_saved);
 	m = vfio_migration_create(mdev_dev(ms->mdev), &params);
 	if (IS_ERR(m))
 		return PTR_ERR(m);

@@ -252,6 +252,7 @@ TEST_F(dma, changes_are_saved)
 	EXPECT_EQ(self->path, reg_get32(b, MSCRATCH_REG_DMA_CONTROL));
 	EXPECT_EQ(2, reg_get64(b, MSCRATCH_REG_DMA_COUNT));
 	EXPECT_EQ(MSCRATCH_STATUS_DONE, reg_get32(b, MSCRATCH_REG_DMA_STATUS));
+	ASSERT_EQ(0, bus_master(b, true));
 	ASSERT_EQ(0, reg_set32(b, MSCRATCH_REG_DMA_CONTROL, self->path |
 			       MSCRATCH_DMA_TO_GUEST | MSCRATCH_DMA_START));
 	EXPECT_EQ(MSCRATCH_STATUS_DONE, dma_wait(b));

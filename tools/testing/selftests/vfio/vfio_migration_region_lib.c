@@ -280,6 +280,9 @@ int dev_open(struct dev *d)
 	if (!ret)
 		ret = region_info(d->u.device, VFIO_PCI_BAR2_REGION_INDEX,
 				  &d->memory);
+	if (!ret)
+		ret = region_info(d->u.device, VFIO_PCI_CONFIG_REGION_INDEX,
+				  &d->config);
 	d->index = 0;
 	for (i = VFIO_PCI_NUM_REGIONS; !ret && i < d->info.num_regions; i++) {
 		ret = region_info(d->u.device, i, &r);
@@ -710,11 +713,25 @@ int reg_set64(const struct dev *d, unsigned int reg, __u64 value)
 	return n == sizeof(value) ? 0 : -EIO;
 }
 
+/* Memory space and, or without, bus mastering */
+int bus_master(const struct dev *d, bool on)
+{
+	__u16 command = PCI_COMMAND_MEMORY | (on ? PCI_COMMAND_MASTER : 0);
+	ssize_t n = pwrite(d->u.device, &command, sizeof(command),
+			   d->config.offset + PCI_COMMAND);
+
+	if (n < 0)
+		return -errno;
+
+	return n == sizeof(command) ? 0 : -EIO;
+}
+
 int dma_start(const struct dev *d, __u64 iova, __u64 offset, __u64 len,
 	      __u32 control)
 {
-	int ret = reg_set64(d, MSCRATCH_REG_DMA_IOVA, iova);
+	int ret = bus_master(d, true);
 
+	ret = ret ?: reg_set64(d, MSCRATCH_REG_DMA_IOVA, iova);
 	ret = ret ?: reg_set64(d, MSCRATCH_REG_DMA_OFFSET, offset);
 	ret = ret ?: reg_set64(d, MSCRATCH_REG_DMA_LENGTH, len);
 

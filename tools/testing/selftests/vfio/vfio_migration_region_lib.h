@@ -59,6 +59,7 @@ struct dev {
 	struct region mig;
 	struct region regs;	/* BAR of registers */
 	struct region memory;	/* BAR of scratch memory */
+	struct region config;	/* configuration space */
 	char *map;		/* data section, once dev_map() was called */
 };
 
@@ -154,6 +155,7 @@ __u32 reg_get32(const struct dev *d, unsigned int reg);
 __u64 reg_get64(const struct dev *d, unsigned int reg);
 int reg_set32(const struct dev *d, unsigned int reg, __u32 value);
 int reg_set64(const struct dev *d, unsigned int reg, __u64 value);
+int bus_master(const struct dev *d, bool on);
 int dma_start(const struct dev *d, __u64 iova, __u64 offset, __u64 len,
 	      __u32 control);
 int dma_wait(const struct dev *d);

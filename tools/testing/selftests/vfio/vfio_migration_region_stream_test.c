@@ -967,6 +967,39 @@ TEST_F(crafted, run_across_the_parts_is_taken)
 	free(all);
 }
 
+/* What did not come is not what was there before */
+TEST_F(crafted, missing_state_is_refused)
+{
+	struct craft *c = &self->c;
+	unsigned int i;
+
+	for (i = 0; i < 6; i++) {
+		put_header(c);
+		if (i == 1 || i == 5)
+			put_run(c, 0, SCRATCH);
+		if (i == 2 || i == 3 || i == 4 || i == 5)
+			put_run(c, SCRATCH, sizeof(c->registers) - (i == 5));
+		if (i == 3) {
+			put_run(c, 0, 4095);
+			put_run(c, 4096, SCRATCH - 4096);
+		}
+		if (i == 4)
+			put_run(c, 1, SCRATCH - 1);
+		put_end(c);
+		EXPECT_EQ(0, refuses(&c->p.b, &c->s, WINDOW)) {
+			TH_LOG("stream %u", i);
+		}
+	}
+	/* In any order, and more than once */
+	put_header(c);
+	put_run(c, 4095, SCRATCH - 4095);
+	put_run(c, SCRATCH, sizeof(c->registers));
+	put_run(c, 0, 4095);
+	put_run(c, 0, 4096);
+	put_end(c);
+	ASSERT_EQ(0, resume(&c->p.b, &c->s, BY_MMAP, WINDOW));
+}
+
 TEST_F(crafted, other_versions_are_refused)
 {
 	static const __u32 versions[] = { 0, 2, 3, 0x100, 0x1000000, ~0U };

@@ -14,6 +14,7 @@
 #include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 
 #include "../kselftest_harness.h"
@@ -751,6 +752,51 @@ TEST_F(v2, refused)
 	EXPECT_STREQ("", not_pristine(b));
 }
 
+/* The trace says what has been done, and why not */
+#define TRACEFS	"/sys/kernel/tracing"
+
+static bool traced(const char *text)
+{
+	char line[512];
+	FILE *f = fopen(TRACEFS "/trace", "re");
+	bool seen = false;
+
+	while (f && !seen && fgets(line, sizeof(line), f))
+		seen = strstr(line, text);
+	if (f)
+		fclose(f);
+	if (!seen)
+		printf("# not in the trace: %s\n", text);
+
+	return seen;
+}
+
+TEST_F(v2, events)
+{
+	struct dev *a = &self->p.a, *b = &self->p.b;
+	int fd;
+
+	mount("tracefs", TRACEFS, "tracefs", 0, NULL);
+	ASSERT_EQ(0, file_write(TRACEFS "/events/vfio_migration/enable", "1"));
+	ASSERT_EQ(0, v2_save(a, &self->s, WINDOW));
+	self->s.data[0] ^= 1;
+	ASSERT_EQ(0, v2_set(b, V2_RESUMING, &fd));
+	ASSERT_EQ(-EINVAL, v2_fill(fd, self->s.data, self->s.size, WINDOW));
+	close(fd);
+	EXPECT_EQ(-EINVAL, v2_go(b, V2_STOPPED));
+	ASSERT_EQ(0, file_write(TRACEFS "/events/vfio_migration/enable", "0"));
+	EXPECT_EQ(true, traced("RUNNING -> RUNNING_P2P ret=0"));
+	EXPECT_EQ(true, traced("RUNNING_P2P -> STOP ret=0"));
+	EXPECT_EQ(true, traced("STOP -> STOP_COPY ret=0"));
+	EXPECT_EQ(true, traced("STOP_COPY -> STOP ret=0"));
+	EXPECT_EQ(true, traced("save bytes=88 before=0"));
+	EXPECT_EQ(true, traced("save direct bytes=4096 before=88"));
+	EXPECT_EQ(true, traced("at=0: no stream of this format"));
+	EXPECT_EQ(true, traced("RESUMING -> STOP ret=-22"));
+	EXPECT_EQ(true, traced("it was refused before"));
+	EXPECT_EQ(true, traced(a->name));
+}
+
 /*
  * The other version
  */
@@ -902,6 +948,7 @@ TEST_F(v2, waiting_dma_migrates)
 	memset(self->guest, 0x5a, PAGE);
 	ASSERT_EQ(0, dma_start(a, IOVA, PAGE, PAGE, 0));
 	ASSERT_EQ(0, v2_save(a, &self->s, WINDOW));
+	ASSERT_EQ(0, bus_master(b, true));
 	ASSERT_EQ(0, v2_load(b, &self->s, WINDOW));
 	EXPECT_EQ(MSCRATCH_STATUS_DONE, dma_wait(b));
 	EXPECT_EQ(1, reg_get64(b, MSCRATCH_REG_DMA_COUNT));
@@ -909,6 +956,7 @@ TEST_F(v2, waiting_dma_migrates)
 	EXPECT_EQ(0, memcmp(page, self->guest, PAGE));
 	/* By version 1 as well */
 	ASSERT_EQ(0, dev_reset(b));
+	ASSERT_EQ(0, bus_master(b, true));
 	ASSERT_EQ(0, resume(b, &self->s, BY_MMAP, WINDOW));
 	EXPECT_EQ(MSCRATCH_STATUS_DONE, dma_wait(b));
 	/* And a reset forgets it */
