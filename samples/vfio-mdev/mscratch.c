@@ -25,7 +25,6 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
-#include <linux/pagemap.h>
 #include <linux/pci_ids.h>
 #include <linux/pci_regs.h>
 #include <linux/sched.h>
@@ -330,6 +329,9 @@ static int mscratch_dma(struct mscratch *ms, const struct mscratch_dma *job)
 
 		if (READ_ONCE(ms->cancel))
 			return -ECANCELED;
+		/* Whoever takes it away wants no DMA from then on */
+		if (!(READ_ONCE(ms->config[PCI_COMMAND]) & PCI_COMMAND_MASTER))
+			return -EACCES;
 
 		if (job->control & MSCRATCH_DMA_RW)
 			n = mscratch_dma_rw(ms, job->iova + done,
@@ -897,28 +899,26 @@ static vm_fault_t mscratch_fault(struct vm_fault *vmf)
 
 	if (pos >= ms->type->size)
 		return VM_FAULT_SIGBUS;
-	vmf->page = vmalloc_to_page(ms->scratch + pos);
-	get_page(vmf->page);
 
-	return 0;
+	return vmf_insert_pfn(vmf->vma, vmf->address,
+			      vmalloc_to_pfn(ms->scratch + pos));
 }
 
 /* From now on userspace writes this page without being seen. */
-static vm_fault_t mscratch_page_mkwrite(struct vm_fault *vmf)
+static vm_fault_t mscratch_pfn_mkwrite(struct vm_fault *vmf)
 {
 	struct mscratch *ms = vmf->vma->vm_private_data;
 	u64 pos = ((u64)vmf->pgoff << PAGE_SHIFT) & MSCRATCH_OFFSET_MASK;
 
 	set_bit(pos >> PAGE_SHIFT, ms->mapped);
 	set_bit(pos >> PAGE_SHIFT, ms->dirty);
-	lock_page(vmf->page);
 
-	return VM_FAULT_LOCKED;
+	return 0;
 }
 
 static const struct vm_operations_struct mscratch_vm_ops = {
 	.fault		= mscratch_fault,
-	.page_mkwrite	= mscratch_page_mkwrite,
+	.pfn_mkwrite	= mscratch_pfn_mkwrite,
 };
 
 static int mscratch_mmap(struct mdev_device *mdev, struct vm_area_struct *vma)
@@ -937,8 +937,11 @@ static int mscratch_mmap(struct mdev_device *mdev, struct vm_area_struct *vma)
 	    size > ms->type->size - pos)
 		return -EINVAL;
 
-	/* Nobody is to keep these pages beyond the mapping */
-	vma->vm_flags |= VM_IO | VM_DONTEXPAND | VM_DONTDUMP;
+	/*
+	 * Nobody is to keep these pages beyond the mapping: the next user has
+	 * the same.  get_user_pages_fast() goes by the page tables alone.
+	 */
+	vma->vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP;
 	vma->vm_ops = &mscratch_vm_ops;
 	vma->vm_private_data = ms;
 
@@ -1161,6 +1164,10 @@ static int mscratch_open(struct mdev_device *mdev)
 	struct mscratch *ms = mdev_get_drvdata(mdev);
 	int ret = 0;
 
+	/* mdev has no reference to this module, and would wait at its end */
+	if (!try_module_get(THIS_MODULE))
+		return -ENODEV;
+
 	mutex_lock(&ms->open_lock);
 	if (ms->migration)
 		ret = vfio_migration_open(ms->migration);
@@ -1176,6 +1183,8 @@ static int mscratch_open(struct mdev_device *mdev)
 	ms->opens++;
 out:
 	mutex_unlock(&ms->open_lock);
+	if (ret)
+		module_put(THIS_MODULE);
 
 	return ret;
 }
@@ -1193,6 +1202,8 @@ static void mscratch_release(struct mdev_device *mdev)
 	if (!--ms->opens)
 		mscratch_last_close(ms);
 	mutex_unlock(&ms->open_lock);
+	/* The device is still there, and mscratch_exit() waits for it */
+	module_put(THIS_MODULE);
 }
 
 /*

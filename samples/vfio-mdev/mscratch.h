@@ -56,7 +56,8 @@
  * then, on the device that it was migrated to if there is one.
  *
  * A DMA must lie within the scratch memory and must not be empty, otherwise
- * it ends in ERROR with EINVAL (22) as errno.  A DMA that is under way when the
+ * it ends in ERROR with EINVAL (22) as errno.  Without bus mastering in the
+ * configuration space it ends in ERROR with EACCES (13).  A DMA that is under way when the
  * device is stopped is finished first; so DMA_STATUS is not BUSY when the
  * device does not run, unless a DMA waits, and a device that was migrated does
  * not have to go on with one.  A reset ends it.
