@@ -153,7 +153,7 @@ static bool same_value(struct kunit *test, const char *what, u64 expected,
  * The accessors of a field. The loops are compiled with the accessor in them: a
  * getter that the compiler may read ahead of a loop never sees a change.
  */
-#define TRIES	(1UL << 26)
+#define TRIES	0x4000000UL
 
 #define FIELD_ACCESSORS(_name)							\
 	static noinline u64 wait_##_name(const struct ghcb *ghcb)		\
@@ -439,7 +439,7 @@ static void accessors_fit_for_noinstr(struct kunit *test)
 		fields[i].get_if_valid(ghcb);
 		fields[i].is_valid(ghcb);
 		if (instrumented || fields[i].inlined != 4) {
-			KUNIT_FAIL(test, "%s: %u calls of instrumented bit functions, %u of 4 always inlined\n",
+			KUNIT_FAIL(test, "%s: %u instrumented calls, %u of 4 inlined\n",
 				   fields[i].name, instrumented,
 				   fields[i].inlined);
 			return;
@@ -1064,52 +1064,49 @@ static void msr_narrow_arguments(struct kunit *test)
 
 /*
  * Arguments that are expressions: what binds less than a cast, a shift or a mask
- * is taken as a whole. Constants are hidden, or the compiler would see that one
- * branch does not fit.
+ * is taken as a whole.
  */
-#define EXPR(value)	yes ? (value) : 0
-
 static void msr_expression_arguments(struct kunit *test)
 {
 	u64 yes = hidden(1), all = hidden(ALL);
 	const struct expectation e[] = {
-		MSR(0xfffffffffffff000, GHCB_MSR_GPA_ADDR(EXPR(all))),
-		MSR(0xfffffffffffff000, GHCB_MSR_TO_GPA(EXPR(all))),
-		MSR(0xffff000000000001, GHCB_SEV_INFO_SET(EXPR(all), 0, 0)),
-		MSR(0x0000ffff00000001, GHCB_SEV_INFO_SET(0, EXPR(all), 0)),
-		MSR(0x00000000ff000001, GHCB_SEV_INFO_SET(0, 0, EXPR(all))),
-		MSR(0xff, GHCB_SEV_INFO_CBIT(EXPR(all))),
-		MSR(0xffffffff, GHCB_CPUID_REQ_TO_FN(EXPR(all))),
-		MSR(3, GHCB_CPUID_REQ_TO_REG(EXPR(all))),
-		MSR(0x00000000c0000005, GHCB_CPUID_RESP_SET(EXPR(all), 0)),
-		MSR(0xffffffff00000005, GHCB_CPUID_RESP_SET(0, EXPR(all))),
-		MSR(3, GHCB_CPUID_RESP_REG(EXPR(all))),
-		MSR(0xffffffff, GHCB_CPUID_RESP_VAL(EXPR(all))),
+		MSR(0xfffffffffffff000, GHCB_MSR_GPA_ADDR(yes ? all : 0)),
+		MSR(0xfffffffffffff000, GHCB_MSR_TO_GPA(yes ? all : 0)),
+		MSR(0xffff000000000001, GHCB_SEV_INFO_SET(yes ? all : 0, 0, 0)),
+		MSR(0x0000ffff00000001, GHCB_SEV_INFO_SET(0, yes ? all : 0, 0)),
+		MSR(0x00000000ff000001, GHCB_SEV_INFO_SET(0, 0, yes ? all : 0)),
+		MSR(0xff, GHCB_SEV_INFO_CBIT(yes ? all : 0)),
+		MSR(0xffffffff, GHCB_CPUID_REQ_TO_FN(yes ? all : 0)),
+		MSR(3, GHCB_CPUID_REQ_TO_REG(yes ? all : 0)),
+		MSR(0x00000000c0000005, GHCB_CPUID_RESP_SET(yes ? all : 0, 0)),
+		MSR(0xffffffff00000005, GHCB_CPUID_RESP_SET(0, yes ? all : 0)),
+		MSR(3, GHCB_CPUID_RESP_REG(yes ? all : 0)),
+		MSR(0xffffffff, GHCB_CPUID_RESP_VAL(yes ? all : 0)),
 		MSR(0xfffffffffffff007,
-		    GHCB_MSR_AP_RESET_HOLD_RESP_SET(EXPR(all))),
-		MSR(0xfffffffffffff, GHCB_MSR_AP_RESET_HOLD_RESP_VAL(EXPR(all))),
-		MSR(0xfffffffffffff011, GHCB_MSR_PREF_GPA_RESP_SET(EXPR(all))),
-		MSR(0xfffffffffffff, GHCB_MSR_PREF_GPA_RESP_VAL(EXPR(all))),
-		MSR(0xfffffffffffff012, GHCB_MSR_REG_GPA_REQ_VAL(EXPR(all))),
-		MSR(0xfffffffffffff, GHCB_MSR_REG_GPA_REQ_TO_GFN(EXPR(all))),
-		MSR(0xfffffffffffff013, GHCB_MSR_REG_GPA_RESP_SET(EXPR(all))),
-		MSR(0xfffffffffffff, GHCB_MSR_REG_GPA_RESP_VAL(EXPR(all))),
-		MSR(0x000ffffffffff014, GHCB_MSR_PSC_REQ_GFN(EXPR(all), 0)),
-		MSR(0x00f0000000000014, GHCB_MSR_PSC_REQ_GFN(0, EXPR(all))),
-		MSR(0xffffffffff, GHCB_MSR_PSC_REQ_TO_GFN(EXPR(all))),
-		MSR(0xf, GHCB_MSR_PSC_REQ_TO_OP(EXPR(all))),
-		MSR(0xffffffff00000015, GHCB_MSR_PSC_RESP_SET(EXPR(all))),
-		MSR(0xffffffff, GHCB_MSR_PSC_RESP_VAL(EXPR(all))),
-		MSR(0x000000ff00000016, GHCB_MSR_VMPL_REQ_LEVEL(EXPR(all))),
-		MSR(0xff, GHCB_MSR_VMPL_REQ_TO_LEVEL(EXPR(all))),
-		MSR(0xffffffff00000017, GHCB_MSR_VMPL_RESP_SET(EXPR(all))),
-		MSR(0xffffffff, GHCB_MSR_VMPL_RESP_VAL(EXPR(all))),
-		MSR(0xfffffffffffff081, GHCB_MSR_HV_FT_RESP_SET(EXPR(all))),
-		MSR(0xfffffffffffff, GHCB_MSR_HV_FT_RESP_VAL(EXPR(all))),
-		MSR(0xf100, GHCB_SEV_TERMINATE_REQ(EXPR(all), 0)),
-		MSR(0xff0100, GHCB_SEV_TERMINATE_REQ(0, EXPR(all))),
-		MSR(0xf, GHCB_SEV_TERMINATE_TO_SET(EXPR(all))),
-		MSR(0xff, GHCB_SEV_TERMINATE_TO_VAL(EXPR(all))),
+		    GHCB_MSR_AP_RESET_HOLD_RESP_SET(yes ? all : 0)),
+		MSR(0xfffffffffffff, GHCB_MSR_AP_RESET_HOLD_RESP_VAL(yes ? all : 0)),
+		MSR(0xfffffffffffff011, GHCB_MSR_PREF_GPA_RESP_SET(yes ? all : 0)),
+		MSR(0xfffffffffffff, GHCB_MSR_PREF_GPA_RESP_VAL(yes ? all : 0)),
+		MSR(0xfffffffffffff012, GHCB_MSR_REG_GPA_REQ_VAL(yes ? all : 0)),
+		MSR(0xfffffffffffff, GHCB_MSR_REG_GPA_REQ_TO_GFN(yes ? all : 0)),
+		MSR(0xfffffffffffff013, GHCB_MSR_REG_GPA_RESP_SET(yes ? all : 0)),
+		MSR(0xfffffffffffff, GHCB_MSR_REG_GPA_RESP_VAL(yes ? all : 0)),
+		MSR(0x000ffffffffff014, GHCB_MSR_PSC_REQ_GFN(yes ? all : 0, 0)),
+		MSR(0x00f0000000000014, GHCB_MSR_PSC_REQ_GFN(0, yes ? all : 0)),
+		MSR(0xffffffffff, GHCB_MSR_PSC_REQ_TO_GFN(yes ? all : 0)),
+		MSR(0xf, GHCB_MSR_PSC_REQ_TO_OP(yes ? all : 0)),
+		MSR(0xffffffff00000015, GHCB_MSR_PSC_RESP_SET(yes ? all : 0)),
+		MSR(0xffffffff, GHCB_MSR_PSC_RESP_VAL(yes ? all : 0)),
+		MSR(0x000000ff00000016, GHCB_MSR_VMPL_REQ_LEVEL(yes ? all : 0)),
+		MSR(0xff, GHCB_MSR_VMPL_REQ_TO_LEVEL(yes ? all : 0)),
+		MSR(0xffffffff00000017, GHCB_MSR_VMPL_RESP_SET(yes ? all : 0)),
+		MSR(0xffffffff, GHCB_MSR_VMPL_RESP_VAL(yes ? all : 0)),
+		MSR(0xfffffffffffff081, GHCB_MSR_HV_FT_RESP_SET(yes ? all : 0)),
+		MSR(0xfffffffffffff, GHCB_MSR_HV_FT_RESP_VAL(yes ? all : 0)),
+		MSR(0xf100, GHCB_SEV_TERMINATE_REQ(yes ? all : 0, 0)),
+		MSR(0xff0100, GHCB_SEV_TERMINATE_REQ(0, yes ? all : 0)),
+		MSR(0xf, GHCB_SEV_TERMINATE_TO_SET(yes ? all : 0)),
+		MSR(0xff, GHCB_SEV_TERMINATE_TO_VAL(yes ? all : 0)),
 	};
 
 	check_all(test, e, ARRAY_SIZE(e));

@@ -298,13 +298,26 @@ static void test_calls(struct kvm_vm *vm)
 			 "host view: result that nobody looks at\n");
 }
 
+/* Let a table of pages and all below it be used at CPL 3. */
+static void allow_user(struct kvm_vm *vm, uint64_t *table, unsigned int level)
+{
+	unsigned int i;
+
+	for (i = 0; i < 512; i++) {
+		if (!(table[i] & 1))
+			continue;
+		table[i] |= 4;
+		if (level > 1)
+			allow_user(vm, addr_gpa2hva(vm, table[i] & 0xffffffffff000),
+				   level - 1);
+	}
+}
+
 /* Let the guest go on at CPL 3, in the same memory. */
 static void leave_ring_0(struct kvm_vm *vm)
 {
 	struct kvm_sregs sregs;
 	struct kvm_regs regs;
-	uint64_t *table, *next;
-	unsigned int i, j, k, l;
 
 	vcpu_sregs_get(vm, VCPU_ID, &sregs);
 	sregs.cs.dpl = 3;
@@ -316,27 +329,7 @@ static void leave_ring_0(struct kvm_vm *vm)
 	/* It tells of its results by port. */
 	regs.rflags |= 3 << 12;
 	vcpu_regs_set(vm, VCPU_ID, &regs);
-
-#define each_entry(index, entries)					\
-	for (index = 0; index < 512; index++)				\
-		if ((entries)[index] & 1 && ((entries)[index] |= 4))
-#define table_of(entry)							\
-	((uint64_t *)addr_gpa2hva(vm, (entry) & 0xffffffffff000))
-
-	table = addr_gpa2hva(vm, sregs.cr3);
-	each_entry(i, table) {
-		uint64_t *pdpt = table_of(table[i]);
-
-		each_entry(j, pdpt) {
-			uint64_t *pd = table_of(pdpt[j]);
-
-			each_entry(k, pd) {
-				next = table_of(pd[k]);
-				each_entry(l, next)
-					;
-			}
-		}
-	}
+	allow_user(vm, addr_gpa2hva(vm, sregs.cr3), 4);
 }
 
 /*
@@ -457,7 +450,8 @@ int main(int argc, char **argv)
 
 	/* Without it nobody would know what arrived at the host. */
 	if (!write_file(TRACEFS "tracing_on", "1") || !write_file(EVENT, "1"))
-		ksft_exit_fail_msg("no tracepoint kvm_hypercall under " TRACEFS ": mount tracefs there, on a kernel with event tracing\n");
+		ksft_exit_fail_msg("no tracepoint kvm_hypercall under %s: mount tracefs there\n",
+				   TRACEFS);
 	trace_fd = open(TRACEFS "trace_pipe", O_RDONLY | O_NONBLOCK);
 	if (trace_fd < 0)
 		ksft_exit_fail_msg(TRACEFS "trace_pipe: %s\n", strerror(errno));
