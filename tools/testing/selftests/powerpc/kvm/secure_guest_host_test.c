@@ -227,6 +227,28 @@ static bool race_start_add(void)
 	return good;
 }
 
+/* The start has looked which slots there are, and has not said that it is one. */
+static bool race_add_start(void)
+{
+	struct helper adds, starts;
+	struct vm vm;
+	bool good;
+
+	create(&vm, true);
+	hold_call(UV_REGISTER_MEM_SLOT);
+	help(&starts, call_start, &vm);
+	wait_held();
+	help(&adds, call_add_slot, &vm);
+	is_blocked(&adds);
+	release();
+	good = join(&adds) && join(&starts) &&
+	       expect("slot", adds.ret, 0) &
+	       expect("H_SVM_INIT_START", starts.ret, H_SUCCESS) &
+	       in_use(&vm, 2, 2);
+	destroy(&vm, NULL);
+	return good;
+}
+
 /* A slot is marked as going. */
 static bool race_start_delete(void)
 {
@@ -419,6 +441,7 @@ static void test_races(void)
 		 race_page_in_abort);
 	in_child("race: share that an abort has overtaken", race_share_abort);
 	in_child("race: start while a slot comes", race_start_add);
+	in_child("race: slot that comes while it starts", race_add_start);
 	in_child("race: start while a slot goes", race_start_delete);
 	in_child("race: abort while a slot comes", race_abort_add);
 	in_child("race: KVM_PPC_SVM_OFF while a slot comes", race_off_add);
@@ -1181,7 +1204,7 @@ static unsigned int count_steps(void)
 int main(void)
 {
 	ksft_print_header();
-	ksft_set_plan(40 + count_steps());
+	ksft_set_plan(41 + count_steps());
 	setbuf(stdout, NULL);
 
 	if (load_kvm_hv(SECURE_BYTES)) {
