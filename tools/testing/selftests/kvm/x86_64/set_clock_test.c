@@ -8,18 +8,29 @@
  * any step: what a clock may show is bounded by CLOCK_MONOTONIC_RAW read
  * before the clock was set and after it was read.
  *
- * A Hyper-V synthetic timer that is armed while the clock jumps must not turn
- * into a host timer with a deadline in the past.
+ * Where the processors' TSC keeps the clock, KVM_GET_CLOCK and what the guest
+ * computes from its page are compared at one TSC, to the nanosecond.
+ *
+ * What has the time from the clock must hear of its change at once, whichever
+ * vCPU runs and whichever is halted: the Hyper-V reference time, the TSC page and
+ * the synthetic timers that are armed.  Of a timer it is the deadline of the host
+ * timer behind it that is compared, so that no expiry has to be waited for.
+ *
+ * The argument is how many fresh VMs have their clock set and read at once.  The
+ * end of a VM waits for others, 20 ms on an emulated machine, so that 200 are what
+ * can be had; each has it done a hundred times.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "raw_kvm.h"
 
 #define MSR_IA32_TSC			0x10
+#define MSR_KVM_SYSTEM_TIME		0x12
 #define MSR_KVM_WALL_CLOCK_NEW		0x4b564d00
 #define MSR_KVM_SYSTEM_TIME_NEW		0x4b564d01
 #define KVM_MSR_ENABLED			1
@@ -46,6 +57,10 @@
 #define NS_PER_MS			1000000LL
 #define NS_PER_HV_TICK			100
 
+/* Far from any other clock of a test, and from where one wraps. */
+#define SOME_CLOCK			0x0123456789abcdefULL
+#define OTHER_CLOCK			0x3210fedcba987654ULL
+
 /*
  * Two clocks that count the same nanoseconds may differ by their rates: the
  * processor's clock rate is only known to the kernel as whole kHz, and is
@@ -55,9 +70,9 @@
 #define RATE_SLACK(ns)			((ns) / 16 + NS_PER_MS)
 
 /*
- * Where the TSC is not the kernel's own clock, KVM pairs the two by reading
- * one after the other.  If this machine is a virtual one itself, its processor
- * may be taken away in between: a pair can be wrong by that long.
+ * Where the TSC does not keep the clock, KVM pairs the two by reading one after
+ * the other.  If this machine is a virtual one itself, its processor may be taken
+ * away in between: a pair can be wrong by that long.
  */
 #define PAIR_SLACK			(500 * NS_PER_MS)
 
@@ -75,13 +90,23 @@ struct pvclock {
 	uint8_t pad[2];
 };
 
+#define PVCLOCK_TSC_STABLE		1
+
 struct wall_clock {
 	uint32_t version;
 	uint32_t sec;
 	uint32_t nsec;
 };
 
-static struct raw_vm vm;
+struct hv_tsc_page {
+	uint32_t sequence;
+	uint32_t reserved;
+	__u64 scale;
+	__u64 offset;
+};
+
+static struct raw_vm vm, second;
+static const char *mode = "";		/* in the names of cases */
 static unsigned int accepted;
 
 static void on_alarm(int sig)
@@ -162,12 +187,37 @@ static __u64 pvclock_at_tsc(const struct pvclock *p, __u64 tsc)
 	       ((delta & 0xffffffff) * p->tsc_to_system_mul >> 32);
 }
 
-static struct pvclock guest_pvclock(void)
+static struct pvclock guest_pvclock(struct raw_vm *by)
 {
 	struct pvclock p;
 
-	memcpy(&p, vm.mem + PVCLOCK_PAGE, sizeof(p));
+	memcpy(&p, by->mem + PVCLOCK_PAGE, sizeof(p));
 	return p;
+}
+
+/* Two computations from the same parameters differ by how they round. */
+#define ROUNDING_NS			2
+
+/*
+ * The page and KVM_GET_CLOCK are one function of the TSC: what the latter says lies
+ * between what the page says at a TSC before and at one after.
+ */
+static int pvclock_is_the_clock(struct raw_vm *by, const struct pvclock *p)
+{
+	__u64 tsc = raw_host_rdmsr(by, MSR_IA32_TSC, "TSC");
+	struct kvm_clock_data data = get_clock();
+	__u64 after = raw_host_rdmsr(by, MSR_IA32_TSC, "TSC");
+	__s64 early, late;
+
+	if (!(data.flags & KVM_CLOCK_TSC_STABLE))
+		return 1;
+	early = data.clock - pvclock_at_tsc(p, after);
+	late = data.clock - pvclock_at_tsc(p, tsc);
+	if (early <= ROUNDING_NS && late >= -ROUNDING_NS)
+		return 1;
+	ksft_print_msg("KVM_GET_CLOCK less the page: %lld ns at TSC 0x%llx, %lld ns at 0x%llx\n",
+		       late, tsc, early, after);
+	return 0;
 }
 
 /* An odd version: no page that is complete has it. */
@@ -177,9 +227,10 @@ static struct pvclock guest_pvclock(void)
  * The guest's kvmclock page is not the one with @old_version any more and
  * shows a clock that was set to @from after @t0.
  */
-static int pvclock_follows(uint32_t old_version, __u64 from, __u64 t0)
+static int pvclock_follows(struct raw_vm *by, uint32_t old_version, __u64 from,
+			   __u64 t0)
 {
-	struct pvclock p = guest_pvclock();
+	struct pvclock p = guest_pvclock(by);
 	__u64 tsc;
 	int ok = 1;
 
@@ -196,7 +247,8 @@ static int pvclock_follows(uint32_t old_version, __u64 from, __u64 t0)
 	/* Not before it by a nanosecond: what is below 0 is nearly 2^64. */
 	ok &= clock_follows("system_time of the kvmclock page", from,
 			    p.system_time, t0, 0);
-	tsc = raw_host_rdmsr(&vm, MSR_IA32_TSC, "TSC");
+	ok &= pvclock_is_the_clock(by, &p);
+	tsc = raw_host_rdmsr(by, MSR_IA32_TSC, "TSC");
 	return clock_follows("kvmclock as the guest computes it", from,
 			     pvclock_at_tsc(&p, tsc), t0, PAIR_SLACK) && ok;
 }
@@ -231,10 +283,8 @@ static int wall_clock_follows(__u64 from, __u64 t0)
  * The reference time is the clock in units of 100 ns.  Taken from the TSC page
  * it does not wrap when the clock does, taken from the clock it does.
  */
-static int hv_time_follows(__u64 from, __u64 t0)
+static int ref_time_follows(__u64 seen, __u64 from, __u64 t0)
 {
-	__u64 seen = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT,
-				       "reference time");
 	__s64 most = raw_ns() - t0, diff = seen - from / NS_PER_HV_TICK;
 
 	most = (most + RATE_SLACK(most)) / NS_PER_HV_TICK;
@@ -247,6 +297,69 @@ static int hv_time_follows(__u64 from, __u64 t0)
 	ksft_print_msg("time 0x%llx seen, clock 0x%llx set: %lld units after, not 0 to %lld\n",
 		       seen, from, diff, most);
 	return 0;
+}
+
+/* The same as userspace reads it. */
+static int hv_time_follows(struct raw_vm *by, __u64 from, __u64 t0)
+{
+	return ref_time_follows(raw_host_rdmsr(by, HV_MSR_TIME_REF_COUNT,
+					       "reference time"), from, t0);
+}
+
+static __u64 mul_u64_u64_shr_64(__u64 a, __u64 b)
+{
+	__u64 low = (a & 0xffffffff) * (b & 0xffffffff);
+	__u64 mid = (a >> 32) * (b & 0xffffffff) + (low >> 32);
+	__u64 mid2 = (a & 0xffffffff) * (b >> 32) + (mid & 0xffffffff);
+
+	return (a >> 32) * (b >> 32) + (mid >> 32) + (mid2 >> 32);
+}
+
+static struct hv_tsc_page guest_tsc_page(void)
+{
+	struct hv_tsc_page p;
+
+	memcpy(&p, vm.mem + HV_TSC_PAGE, sizeof(p));
+	return p;
+}
+
+/*
+ * The TSC page holds 2^64 times the units of 100 ns in a tick of the TSC, so it
+ * cannot be used for one of 10 MHz or less: an emulated processor may have that.
+ */
+static int tsc_page_is_possible(const struct pvclock *p)
+{
+	return (p->flags & PVCLOCK_TSC_STABLE) &&
+	       p->tsc_to_system_mul < 100ULL << (32 - p->tsc_shift);
+}
+
+/*
+ * The reference time as a guest computes it on vCPU @by.  Without the master
+ * clock the page must say that it is not to be used.
+ */
+static int tsc_page_follows(struct raw_vm *by, __u64 from, __u64 t0)
+{
+	struct hv_tsc_page p = guest_tsc_page();
+	struct pvclock clock = guest_pvclock(by);
+	int possible = tsc_page_is_possible(&clock);
+	__u64 tsc;
+
+	if (!p.sequence != !possible) {
+		ksft_print_msg("sequence %u of the TSC page, which the TSC does %sallow\n",
+			       p.sequence, possible ? "" : "not ");
+		return 0;
+	}
+	if (!possible)
+		return 1;
+	tsc = raw_host_rdmsr(by, MSR_IA32_TSC, "TSC");
+	return ref_time_follows(mul_u64_u64_shr_64(tsc, p.scale) + p.offset,
+				from, t0);
+}
+
+static void set_clock_to(__u64 clock)
+{
+	if (set_clock(clock, 0))
+		ksft_exit_fail_msg("KVM_SET_CLOCK: %s\n", strerror(errno));
 }
 
 enum base { ABSOLUTE, PLUS_NOW, MINUS_NOW };
@@ -277,11 +390,11 @@ static const struct value {
 };
 
 #define VALUES			ARRAY_SIZE(values)
-#define VALUE_CASES		5
+#define VALUE_CASES		6
 
 static void test_value(const struct value *v)
 {
-	uint32_t version = guest_pvclock().version;
+	uint32_t version = guest_pvclock(&vm).version;
 	__u64 clock = v->value, now = get_clock().clock, t0, seen;
 	int ret;
 
@@ -295,24 +408,30 @@ static void test_value(const struct value *v)
 	if (ret)
 		ksft_print_msg("KVM_SET_CLOCK(0x%llx): %d, %s\n", clock,
 			       ret, strerror(errno));
-	accepted += !ret;
-	ksft_test_result(!ret, "clock %s: accepted\n", v->name);
+	if (!*mode)
+		accepted += !ret;
+	ksft_test_result(!ret, "%sclock %s: accepted\n", mode, v->name);
 
 	seen = get_clock().clock;
 	ksft_test_result(clock_follows("KVM_GET_CLOCK", clock, seen, t0, 0),
-			 "clock %s: read back\n", v->name);
+			 "%sclock %s: read back\n", mode, v->name);
+	ksft_test_result(hv_time_follows(&vm, clock, t0),
+			 "%sclock %s: hyper-v reference time follows at once\n",
+			 mode, v->name);
 
 	/* Entering the guest is what brings its copy up to date. */
 	raw_do(&vm, RAW_NOP, 0, 0, v->name);
-	ksft_test_result(pvclock_follows(version, clock, t0),
-			 "clock %s: kvmclock of the guest follows\n", v->name);
-	ksft_test_result(hv_time_follows(clock, t0),
-			 "clock %s: hyper-v reference time follows\n", v->name);
+	ksft_test_result(pvclock_follows(&vm, version, clock, t0),
+			 "%sclock %s: kvmclock of the guest follows\n", mode,
+			 v->name);
+	ksft_test_result(hv_time_follows(&vm, clock, t0),
+			 "%sclock %s: hyper-v reference time follows\n", mode,
+			 v->name);
 
 	raw_guest_wrmsr(&vm, MSR_KVM_WALL_CLOCK_NEW, WALL_CLOCK, v->name);
 	ksft_test_result(wall_clock_follows(clock, t0),
-			 "clock %s: wall clock of the guest follows\n",
-			 v->name);
+			 "%sclock %s: wall clock of the guest follows\n",
+			 mode, v->name);
 }
 
 static const struct {
@@ -514,23 +633,33 @@ static void test_storm(void)
 
 	/* The page may have been brought up to date by the last run already. */
 	raw_do(&vm, RAW_NOP, 0, 0, "vCPU after the setters");
-	ksft_test_result(pvclock_follows(ANY_VERSION, last, t0),
+	ksft_test_result(pvclock_follows(&vm, ANY_VERSION, last, t0),
 			 "several threads: kvmclock of the guest follows\n");
 }
 
 /* Set, and brought to the guest, with what is derived from it. */
 static void set_clock_for_guest(__u64 clock)
 {
-	if (set_clock(clock, 0))
-		ksft_exit_fail_msg("KVM_SET_CLOCK: %s\n", strerror(errno));
+	set_clock_to(clock);
 	raw_do(&vm, RAW_NOP, 0, 0, "vCPU after the clock was set");
 }
 
 /*
- * How often a synthetic timer has fired is told by KVM's tracepoint, in a
- * trace buffer of this test's own.
+ * How often a synthetic timer has fired is told by KVM's tracepoint, and what its
+ * host timer was started for by that of the host's timers, in a trace buffer of
+ * this test's own.
  */
+static const char * const trace_events[] = {
+	"events/kvm/kvm_hv_stimer_callback/enable",
+	"events/timer/hrtimer_start/enable",
+};
+
+#define TRACE_EVENTS		ARRAY_SIZE(trace_events)
+
 static char trace_dir[64];
+static int traced;
+static unsigned int trace_fired;	/* up to the last trace_read() */
+static __s64 trace_deadline;		/* the last, in ns of CLOCK_MONOTONIC */
 
 static int trace_write(const char *file, const char *text)
 {
@@ -547,65 +676,132 @@ static int trace_write(const char *file, const char *text)
 	return len == (ssize_t)strlen(text);
 }
 
-static int trace_start(void)
+static int trace_set(const char *value)
+{
+	unsigned int i;
+	int ok = 1;
+
+	for (i = 0; i < TRACE_EVENTS; i++)
+		ok &= trace_write(trace_events[i], value);
+	return ok;
+}
+
+static void trace_start(void)
 {
 	static const char * const roots[] = {
 		"/sys/kernel/tracing", "/sys/kernel/debug/tracing",
 	};
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(roots); i++) {
+	for (i = 0; i < ARRAY_SIZE(roots) && !traced; i++) {
 		snprintf(trace_dir, sizeof(trace_dir),
 			 "%s/instances/set_clock_test", roots[i]);
-		if ((!mkdir(trace_dir, 0700) || errno == EEXIST) &&
-		    trace_write("events/kvm/kvm_hv_stimer_callback/enable",
-				"1"))
-			return 1;
+		traced = (!mkdir(trace_dir, 0700) || errno == EEXIST) &&
+			 trace_set("1");
 	}
-	return 0;
 }
 
 static void trace_stop(void)
 {
-	trace_write("events/kvm/kvm_hv_stimer_callback/enable", "0");
+	trace_set("0");
 	rmdir(trace_dir);
 }
 
-/* Times that the timer has fired since the last call, at most 2^32 - 1. */
-static unsigned int trace_timer_fired(void)
+/* What has happened since the last call. */
+static void trace_read(void)
 {
-	unsigned int fired = 0;
-	char path[160], *line = NULL;
+	char path[160], *line = NULL, *expires;
 	size_t size = 0;
 	FILE *f;
 
+	trace_fired = 0;
+	trace_deadline = 0;
+	if (!traced)
+		return;
 	snprintf(path, sizeof(path), "%s/trace", trace_dir);
 	f = fopen(path, "r");
 	if (!f)
 		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
-	while (getline(&line, &size, f) > 0)
+	while (getline(&line, &size, f) > 0) {
 		if (strstr(line, "kvm_hv_stimer_callback:"))
-			fired++;
+			trace_fired++;
+		if (!strstr(line, "hrtimer_start:") ||
+		    !strstr(line, "function=stimer_timer_callback"))
+			continue;
+		expires = strstr(line, " expires=");
+		if (expires)
+			trace_deadline = strtoll(expires + 9, NULL, 10);
+	}
 	free(line);
 	fclose(f);
 	trace_write("trace", "");
-	return fired;
 }
 
 /* @fired is a few: a timer that is started in the past fires all the time. */
-static void check_fired(int traced, unsigned int most, const char *what)
+static void check_fired(unsigned int least, unsigned int most, const char *what)
 {
-	unsigned int fired;
-
 	if (!traced) {
 		ksft_test_result_skip("%s: no tracefs to count it\n", what);
 		return;
 	}
-	fired = trace_timer_fired();
-	if (fired > most)
-		ksft_print_msg("fired %u times, expected %u at most\n", fired,
-			       most);
-	ksft_test_result(fired <= most, "%s\n", what);
+	trace_read();
+	if (trace_fired < least || trace_fired > most)
+		ksft_print_msg("fired %u times, expected %u to %u\n",
+			       trace_fired, least, most);
+	ksft_test_result(trace_fired >= least && trace_fired <= most, "%s\n",
+			 what);
+}
+
+/*
+ * CLOCK_MONOTONIC at reference time 0, between two bounds that are as close as
+ * the one clock can be read between two readings of the other.
+ */
+struct zero {
+	__s64 least, most;
+};
+
+static struct zero measure_zero(struct raw_vm *by)
+{
+	struct zero best = { 0 };
+	unsigned int i;
+
+	for (i = 0; i < 20; i++) {
+		__s64 least = clock_ns(CLOCK_MONOTONIC);
+		__s64 ref = raw_host_rdmsr(by, HV_MSR_TIME_REF_COUNT,
+					   "reference time") * NS_PER_HV_TICK;
+		__s64 most = clock_ns(CLOCK_MONOTONIC) - ref;
+
+		/* A reading may be nearly one unit old. */
+		least -= ref + NS_PER_HV_TICK;
+		if (!i || most - least < best.most - best.least)
+			best = (struct zero) { least, most };
+	}
+	return best;
+}
+
+/*
+ * The host timer was started for the reference time @count.  KVM reads the two
+ * clocks one after the other: the one it reads last may be @gap later.
+ */
+static void check_deadline(struct zero zero, __u64 count, __s64 gap,
+			   const char *what)
+{
+	__s64 at = count * NS_PER_HV_TICK, early, late;
+	int ok;
+
+	if (!traced) {
+		ksft_test_result_skip("%s: no tracefs to see it\n", what);
+		return;
+	}
+	trace_read();
+	early = trace_deadline - (zero.least + at);
+	late = trace_deadline - (zero.most + at);
+	ok = trace_deadline && early >= -NS_PER_MS &&
+	     late <= gap + NS_PER_MS;
+	if (!ok)
+		ksft_print_msg("deadline %lld: earliest + %lld, latest + %lld of %lld ns\n",
+			       trace_deadline, early, late, gap);
+	ksft_test_result(ok, "%s\n", what);
 }
 
 static void arm_timer(__u64 config, __u64 count)
@@ -645,20 +841,29 @@ static int guest_runs_until(__u64 t0, __u64 ns)
 	return 1;
 }
 
-#define TIMER_CASES		9
+#define TIMER_CASES		20
 #define TIMER_NS		(20 * NS_PER_MS)
+#define TIMER_TICKS		(TIMER_NS / NS_PER_HV_TICK)
 /* 2^64 ns in units of 100 ns */
 #define HV_TICKS_2_64		(~0ULL / NS_PER_HV_TICK)
+/* Longer than anything here takes: who waits for this has not been told. */
+#define LONG_NS			(600 * NS_PER_SEC)
+#define LONG_TICKS		(LONG_NS / NS_PER_HV_TICK)
+
+static int timer_is_armed(void)
+{
+	return !!(raw_host_rdmsr(&vm, HV_MSR_STIMER0_CONFIG,
+				 "STIMER0_CONFIG") & HV_STIMER_ENABLE);
+}
 
 /* A timer 2^64 ns and @more ahead, which may be negative. */
-static void test_far_timer(const char *distance, __s64 more, int traced)
+static void test_far_timer(const char *distance, __s64 more)
 {
 	char what[80];
 	__u64 t0;
 	int ok;
 
-	if (traced)
-		trace_timer_fired();
+	trace_read();
 	set_clock_for_guest(0);
 	arm_timer(0, HV_TICKS_2_64 + more / NS_PER_HV_TICK);
 	t0 = raw_ns();
@@ -666,66 +871,417 @@ static void test_far_timer(const char *distance, __s64 more, int traced)
 	ok = guest_runs_until(t0, 20 * TIMER_NS);
 	ksft_test_result(ok, "one-shot timer %s ahead: the guest runs on\n",
 			 distance);
-	ksft_test_result(raw_host_rdmsr(&vm, HV_MSR_STIMER0_CONFIG,
-					"STIMER0_CONFIG") & HV_STIMER_ENABLE,
+	ksft_test_result(timer_is_armed(),
 			 "one-shot timer %s ahead: it does not expire\n",
 			 distance);
 	snprintf(what, sizeof(what),
 		 "one-shot timer %s ahead: it does not fire", distance);
-	check_fired(traced, 0, what);
+	check_fired(0, 0, what);
+}
+
+/* Run the guest until the timer has expired, or for far too long. */
+static int guest_runs_until_expiry(void)
+{
+	__u64 t0 = raw_ns();
+	int ok;
+
+	do {
+		ok = guest_runs_until(t0, 0);
+	} while (ok && timer_is_armed() &&
+		 raw_ns() - t0 < STUCK_AFTER_SEC * NS_PER_SEC);
+	return !timer_is_armed();
+}
+
+/* One that the host can wait for comes, not too early, and was not set too late. */
+static void test_near_timer(void)
+{
+	__s64 begin, gap;
+	struct zero zero;
+	__u64 start, late;
+	int ok;
+
+	set_clock_for_guest(1ULL << 63);
+	zero = measure_zero(&vm);
+	start = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT, "reference time");
+	trace_read();
+	begin = clock_ns(CLOCK_MONOTONIC);
+	arm_timer(0, start + LONG_TICKS);
+	guest_runs_until(raw_ns(), 0);
+	gap = clock_ns(CLOCK_MONOTONIC) - begin;
+	check_deadline(zero, start + LONG_TICKS, gap,
+		       "one-shot timer ten minutes ahead: it is set for then");
+
+	start = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT, "reference time");
+	arm_timer(0, start + TIMER_TICKS);
+	ok = guest_runs_until_expiry();
+	late = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT, "reference time") -
+	       start;
+	if (late < (__u64)TIMER_TICKS)
+		ksft_print_msg("expired after %llu of %lld units\n", late,
+			       TIMER_TICKS);
+	ksft_test_result(ok && late >= (__u64)TIMER_TICKS,
+			 "one-shot timer 20 ms ahead: it expires then\n");
+
+	/* The clock goes on from elsewhere while it is armed. */
+	start = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT, "reference time");
+	arm_timer(0, start + LONG_TICKS);
+	guest_runs_until(raw_ns(), 0);
+	trace_read();
+	begin = clock_ns(CLOCK_MONOTONIC);
+	set_clock_for_guest((1ULL << 63) - LONG_NS);
+	gap = clock_ns(CLOCK_MONOTONIC) - begin;
+	zero = measure_zero(&vm);
+	check_deadline(zero, start + LONG_TICKS, gap,
+		       "one-shot timer and the clock set back: it is set anew");
+	ksft_test_result(timer_is_armed(),
+			 "one-shot timer and the clock set back: it does not expire\n");
+	set_clock_for_guest((1ULL << 63) + 2 * LONG_NS);
+	ksft_test_result(guest_runs_until_expiry(),
+			 "one-shot timer and the clock set past it: it expires\n");
+}
+
+static void test_periodic_timer(const char *change, __u64 from, __u64 to)
+{
+	unsigned int most;
+	__s64 begin, gap;
+	char what[120];
+	__u64 t0, now;
+	int ok;
+
+	set_clock_for_guest(from);
+	arm_timer(HV_STIMER_PERIODIC, TIMER_TICKS);
+	raw_do(&vm, RAW_NOP, 0, 0, "periodic timer");
+	trace_read();
+	t0 = raw_ns();
+	set_clock_to(to);
+	snprintf(what, sizeof(what),
+		 "periodic timer and the clock set %s", change);
+	ok = guest_runs_until(t0, 4 * TIMER_NS);
+	ksft_test_result(ok, "%s: the guest runs on\n", what);
+	most = (raw_ns() - t0) / TIMER_NS + 2;
+	snprintf(what, sizeof(what),
+		 "periodic timer and the clock set %s: it does not fire on and on",
+		 change);
+	check_fired(0, most, what);
+
+	/* However long ago that was, the next expiry is within a period. */
+	begin = clock_ns(CLOCK_MONOTONIC);
+	set_clock_for_guest(get_clock().clock);
+	gap = clock_ns(CLOCK_MONOTONIC) - begin;
+	now = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT, "reference time");
+	trace_read();
+	ok = !traced || (trace_deadline &&
+	     trace_deadline <= begin + gap + TIMER_NS + NS_PER_MS);
+	if (!ok)
+		ksft_print_msg("reference time %llu, deadline %lld ns after the clock was set\n",
+			       now, trace_deadline - begin);
+	snprintf(what, sizeof(what),
+		 "periodic timer and the clock set %s: it is set for the next period",
+		 change);
+	if (traced)
+		ksft_test_result(ok, "%s\n", what);
+	else
+		ksft_test_result_skip("%s: no tracefs to see it\n", what);
+	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG, 0, "STIMER0_CONFIG");
 }
 
 static void test_timer(void)
 {
-	int ok, traced = trace_start();
-	__u64 t0, start, late, config;
+	trace_start();
 
 	/*
 	 * After its first period it finds that the clock went back, and that
 	 * its next deadline is so far ahead that in nanoseconds the distance,
 	 * taken modulo 2^64, is one second ago.
 	 */
-	set_clock_for_guest(-NS_PER_SEC);
-	arm_timer(HV_STIMER_PERIODIC, TIMER_NS / NS_PER_HV_TICK);
-	raw_do(&vm, RAW_NOP, 0, 0, "periodic timer");
-	if (traced)
-		trace_timer_fired();
-	t0 = raw_ns();
-	if (set_clock(0, 0))
-		ksft_exit_fail_msg("KVM_SET_CLOCK: %s\n", strerror(errno));
-	ksft_test_result(guest_runs_until(t0, 4 * TIMER_NS),
-			 "periodic timer and the clock set back by nearly 2^64: the guest runs on\n");
-	/* Once for the period that had begun; a second time by late start. */
-	check_fired(traced, 2,
-		    "periodic timer and the clock set back by nearly 2^64: it does not fire on and on");
+	test_periodic_timer("back by nearly 2^64", -NS_PER_SEC, 0);
+	test_periodic_timer("back by ten minutes", SOME_CLOCK + LONG_NS,
+			    SOME_CLOCK);
+	test_periodic_timer("forward by ten minutes", SOME_CLOCK,
+			    SOME_CLOCK + LONG_NS);
 
 	/* The same for deadlines that are that far ahead from the start. */
-	test_far_timer("nearly 2^64", -(__s64)NS_PER_SEC, traced);
-	test_far_timer("just over 2^64", 10 * TIMER_NS, traced);
+	test_far_timer("nearly 2^64", -(__s64)NS_PER_SEC);
+	test_far_timer("just over 2^64", 10 * TIMER_NS);
 
-	/* And one that the host can wait for still comes, and not too early. */
-	set_clock_for_guest(1ULL << 63);
-	start = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT, "reference time");
-	arm_timer(0, start + TIMER_NS / NS_PER_HV_TICK);
-	t0 = raw_ns();
-	do {
-		ok = guest_runs_until(t0, 0);
-		config = raw_host_rdmsr(&vm, HV_MSR_STIMER0_CONFIG,
-					"STIMER0_CONFIG");
-	} while (ok && config & HV_STIMER_ENABLE &&
-		 raw_ns() - t0 < STUCK_AFTER_SEC * NS_PER_SEC);
-	late = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT, "reference time") -
-	       start;
-	if (config & HV_STIMER_ENABLE || late < TIMER_NS / NS_PER_HV_TICK)
-		ksft_print_msg("config 0x%llx after %llu of %lld units\n",
-			       config, late, TIMER_NS / NS_PER_HV_TICK);
-	ksft_test_result(!(config & HV_STIMER_ENABLE) &&
-			 late >= TIMER_NS / NS_PER_HV_TICK,
-			 "one-shot timer 20 ms ahead: it expires then\n");
+	test_near_timer();
 
 	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG, 0, "STIMER0_CONFIG");
 	if (traced)
 		trace_stop();
+}
+
+/*
+ * A vCPU in KVM_RUN in a thread of its own, and what it came back with.
+ */
+static struct {
+	pthread_t thread;
+	pid_t tid;
+	int reason;
+	int done;
+} runner;
+
+static void on_end(int sig)
+{
+	/* Also ends a KVM_RUN that is about to enter the guest. */
+	vm.run->immediate_exit = 1;
+}
+
+static void *run_vcpu(void *arg)
+{
+	__atomic_store_n(&runner.tid, syscall(SYS_gettid), __ATOMIC_RELEASE);
+	runner.reason = raw_run(&vm);
+	__atomic_store_n(&runner.done, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void start_runner(void)
+{
+	runner.tid = 0;
+	runner.done = 0;
+	if (pthread_create(&runner.thread, NULL, run_vcpu, NULL))
+		ksft_exit_fail_msg("cannot create a thread\n");
+	while (!__atomic_load_n(&runner.tid, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+static int runner_is_done(void)
+{
+	return __atomic_load_n(&runner.done, __ATOMIC_ACQUIRE);
+}
+
+/* Sleeping, which in KVM_RUN is what a halted vCPU does. */
+static int runner_sleeps(void)
+{
+	char path[64], text[256], *state;
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", runner.tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[len < 0 ? 0 : len] = '\0';
+	state = strrchr(text, ')');
+	return state && state[1] == ' ' && state[2] == 'S';
+}
+
+/* True if it came back by itself, in far more time than that takes. */
+static int end_runner(void)
+{
+	struct timespec until;
+	int ok;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += STUCK_AFTER_SEC;
+	ok = !pthread_timedjoin_np(runner.thread, NULL, &until);
+	if (!ok) {
+		pthread_kill(runner.thread, SIGUSR1);
+		pthread_join(runner.thread, NULL);
+	}
+	vm.run->immediate_exit = 0;
+	return ok && runner.reason == KVM_EXIT_IO && raw_is_ready(&vm);
+}
+
+static void halt_vcpu(void)
+{
+	struct kvm_mp_state halted = { .mp_state = KVM_MP_STATE_HALTED };
+
+	raw_request(&vm, RAW_NOP, 0, 0);
+	raw_ioctl(vm.vcpu, KVM_SET_MP_STATE, &halted, "KVM_SET_MP_STATE");
+	start_runner();
+	while (!runner_sleeps() && !runner_is_done())
+		sched_yield();
+}
+
+static void revive_vcpu(void)
+{
+	struct kvm_mp_state runnable = { .mp_state = KVM_MP_STATE_RUNNABLE };
+
+	raw_ioctl(vm.vcpu, KVM_SET_MP_STATE, &runnable, "KVM_SET_MP_STATE");
+	raw_do(&vm, RAW_NOP, 0, 0, "vCPU that was halted");
+}
+
+static void unhalt_vcpu(void)
+{
+	pthread_kill(runner.thread, SIGUSR1);
+	pthread_join(runner.thread, NULL);
+	vm.run->immediate_exit = 0;
+	revive_vcpu();
+}
+
+#define IN_GUEST_CASES		3
+
+/* A vCPU that does not come out of the guest gets the new clock there. */
+static void test_in_guest(void)
+{
+	struct raw_mailbox *box = raw_mailbox(&vm);
+	uint32_t version = guest_pvclock(&vm).version;
+	__u64 t0, limit = STUCK_AFTER_SEC * NS_PER_SEC;
+	struct hv_tsc_page ref_page;
+	struct pvclock p;
+	int page, ref;
+	__u64 time;
+
+	raw_request(&vm, RAW_WAIT, 1, 0);
+	__atomic_store_n(&box->ebx, 0, __ATOMIC_RELEASE);
+	start_runner();
+	while (!__atomic_load_n(&box->ebx, __ATOMIC_ACQUIRE) &&
+	       !runner_is_done())
+		sched_yield();
+
+	t0 = raw_ns();
+	set_clock_to(OTHER_CLOCK);
+	do {
+		sched_yield();
+		p = guest_pvclock(&vm);
+		page = p.version != version && !(p.version & 1) &&
+		       p.system_time - OTHER_CLOCK < limit;
+		ref_page = guest_tsc_page();
+		/* At the TSC of the other page, in which it is the same. */
+		time = mul_u64_u64_shr_64(p.tsc_timestamp, ref_page.scale) +
+		       ref_page.offset;
+		ref = !tsc_page_is_possible(&p) ||
+		      (ref_page.sequence &&
+		       time - OTHER_CLOCK / NS_PER_HV_TICK <
+		       limit / NS_PER_HV_TICK);
+	} while (!(page && ref) && !runner_is_done() && raw_ns() - t0 < limit);
+	if (!page || !ref)
+		ksft_print_msg("version %u, clock 0x%llx, reference time 0x%llx after %llu ns\n",
+			       p.version, p.system_time, time, raw_ns() - t0);
+	ksft_test_result(!runner_is_done() && page,
+			 "set while the vcpu is in the guest: its kvmclock follows there\n");
+	ksft_test_result(!runner_is_done() && ref,
+			 "set while the vcpu is in the guest: the TSC page follows there\n");
+	__atomic_store_n(&box->ecx, 0, __ATOMIC_RELEASE);
+	ksft_test_result(end_runner(),
+			 "set while the vcpu is in the guest: the guest runs on\n");
+}
+
+/* Every time that is derived from the clock, as vCPU 1 has it. */
+#define SECOND_CASES		4
+
+static void check_second(const char *what, __u64 clock, __u64 t0)
+{
+	__u64 seen;
+
+	ksft_test_result(hv_time_follows(&second, clock, t0),
+			 "%s%s: reference time read by userspace follows\n",
+			 mode, what);
+	seen = raw_guest_rdmsr(&second, HV_MSR_TIME_REF_COUNT, what);
+	ksft_test_result(ref_time_follows(seen, clock, t0),
+			 "%s%s: reference time read on vcpu 1 follows\n", mode,
+			 what);
+	ksft_test_result(tsc_page_follows(&second, clock, t0),
+			 "%s%s: TSC page as vcpu 1 sees it follows\n", mode,
+			 what);
+	ksft_test_result(pvclock_follows(&second, ANY_VERSION, clock, t0),
+			 "%s%s: kvmclock of vcpu 1 follows\n", mode, what);
+}
+
+#define TWO_CASES		(3 * SECOND_CASES + 1)
+
+/* vCPU 1 runs, and vCPU 0 has not entered the guest since the clock was set. */
+static void test_two(void)
+{
+	__u64 t0 = raw_ns();
+
+	set_clock_to(SOME_CLOCK);
+	check_second("vcpu 0 is not run", SOME_CLOCK, t0);
+
+	t0 = raw_ns();
+	set_clock_for_guest(OTHER_CLOCK);
+	check_second("vcpu 0 was run first", OTHER_CLOCK, t0);
+	ksft_test_result(pvclock_follows(&vm, ANY_VERSION, OTHER_CLOCK, t0),
+			 "%svcpu 0 was run first: its kvmclock follows\n",
+			 mode);
+
+	halt_vcpu();
+	t0 = raw_ns();
+	set_clock_to(SOME_CLOCK);
+	check_second("vcpu 0 is halted", SOME_CLOCK, t0);
+	unhalt_vcpu();
+}
+
+#define ONE_CLOCK_CASES		1
+
+/* With the master clock it does not matter which vCPU's page is read. */
+static void test_one_clock(void)
+{
+	struct pvclock p, q;
+
+	set_clock_for_guest(SOME_CLOCK);
+	raw_do(&second, RAW_NOP, 0, 0, "vCPU 1 after the clock was set");
+	p = guest_pvclock(&vm);
+	q = guest_pvclock(&second);
+	if (!(get_clock().flags & KVM_CLOCK_TSC_STABLE)) {
+		ksft_test_result_skip("two vcpus: the TSC does not keep the clock here\n");
+		return;
+	}
+	if (p.tsc_timestamp != q.tsc_timestamp || p.system_time != q.system_time)
+		ksft_print_msg("0x%llx at TSC 0x%llx and 0x%llx at TSC 0x%llx\n",
+			       p.system_time, p.tsc_timestamp, q.system_time,
+			       q.tsc_timestamp);
+	ksft_test_result(p.tsc_timestamp == q.tsc_timestamp &&
+			 p.system_time == q.system_time && p.flags == q.flags,
+			 "two vcpus: both have one clock\n");
+}
+
+#define NO_PAGE_CASES		4
+
+/* A guest that has switched the TSC page off still has the reference time. */
+static void test_no_page(void)
+{
+	__u64 t0;
+
+	set_clock_for_guest(SOME_CLOCK);
+	raw_guest_wrmsr(&vm, HV_MSR_REFERENCE_TSC, 0, "TSC page off");
+	t0 = raw_ns();
+	set_clock_for_guest(OTHER_CLOCK);
+	ksft_test_result(ref_time_follows(raw_guest_rdmsr(&vm,
+							  HV_MSR_TIME_REF_COUNT,
+							  "reference time"),
+					  OTHER_CLOCK, t0),
+			 "TSC page switched off: reference time read by the guest follows\n");
+	ksft_test_result(hv_time_follows(&vm, OTHER_CLOCK, t0),
+			 "TSC page switched off: reference time read by userspace follows\n");
+
+	raw_guest_wrmsr(&vm, HV_MSR_REFERENCE_TSC, HV_TSC_PAGE | HV_TSC_ENABLE,
+			"TSC page");
+	raw_do(&vm, RAW_NOP, 0, 0, "TSC page on again");
+	ksft_test_result(tsc_page_follows(&vm, OTHER_CLOCK, t0),
+			 "TSC page switched on again: it follows\n");
+
+	/* As a VMM does that resets the VM. */
+	raw_host_wrmsr(&vm, HV_MSR_REFERENCE_TSC, 0, "TSC page off");
+	t0 = raw_ns();
+	set_clock_for_guest(SOME_CLOCK);
+	ksft_test_result(hv_time_follows(&vm, SOME_CLOCK, t0),
+			 "TSC page switched off by userspace: reference time follows\n");
+	raw_guest_wrmsr(&vm, HV_MSR_REFERENCE_TSC, HV_TSC_PAGE | HV_TSC_ENABLE,
+			"TSC page");
+}
+
+#define HALTED_TIMER_CASES	2
+
+/* A halted vCPU waits for its timer, and the clock is set past the deadline. */
+static void test_halted_timer(void)
+{
+	int sleeps;
+
+	set_clock_for_guest(SOME_CLOCK);
+	arm_timer(0, SOME_CLOCK / NS_PER_HV_TICK + LONG_TICKS);
+	raw_do(&vm, RAW_NOP, 0, 0, "timer of a vCPU to be halted");
+	halt_vcpu();
+	sleeps = runner_sleeps() && !runner_is_done();
+	ksft_test_result(sleeps, "vcpu halted, timer ten minutes ahead: it waits\n");
+	set_clock_to(SOME_CLOCK + 2 * LONG_NS);
+	ksft_test_result(end_runner() && !timer_is_armed(),
+			 "vcpu halted, the clock set past its timer: it wakes up\n");
+	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG, 0, "STIMER0_CONFIG");
+	revive_vcpu();
 }
 
 static void enable_apic(void)
@@ -811,12 +1367,147 @@ static void test_log(int fd)
 	ksft_test_result(!splats, "kernel log: no warning since the start\n");
 }
 
-int main(void)
+/* The first vCPU of @vm, with kvmclock by one of its two registers. */
+static void start_guest(uint32_t kvmclock)
 {
-	const unsigned int plan = VALUES * VALUE_CASES + REFUSED_CASES +
-				  PAD_CASES + STORM_CASES + TIMER_CASES +
+	raw_start(&vm);
+	raw_enable_vcpu_cap(&vm, KVM_CAP_HYPERV_SYNIC2,
+			    "KVM_CAP_HYPERV_SYNIC2");
+	enable_apic();
+	raw_guest_wrmsr(&vm, kvmclock, PVCLOCK_PAGE | KVM_MSR_ENABLED,
+			"kvmclock");
+	raw_guest_wrmsr(&vm, RAW_HV_MSR_GUEST_OS_ID, 0x8100000000000001ULL,
+			"guest OS identity");
+	raw_guest_wrmsr(&vm, HV_MSR_REFERENCE_TSC, HV_TSC_PAGE | HV_TSC_ENABLE,
+			"Hyper-V TSC page");
+	raw_do(&vm, RAW_NOP, 0, 0, "guest with a TSC page");
+}
+
+#define EARLY_CASES		5
+
+/* The clock can be set before there is a vCPU, and the first one has it. */
+static void test_before_vcpu(void)
+{
+	__u64 t0 = raw_ns();
+
+	ksft_test_result(!set_clock(OTHER_CLOCK, 0),
+			 "before the first vcpu: accepted\n");
+	ksft_test_result(clock_follows("KVM_GET_CLOCK", OTHER_CLOCK,
+				       get_clock().clock, t0, 0),
+			 "before the first vcpu: read back\n");
+	start_guest(MSR_KVM_SYSTEM_TIME_NEW);
+	ksft_test_result(clock_follows("KVM_GET_CLOCK", OTHER_CLOCK,
+				       get_clock().clock, t0, 0),
+			 "before the first vcpu: read back with one\n");
+	ksft_test_result(pvclock_follows(&vm, ANY_VERSION, OTHER_CLOCK, t0),
+			 "before the first vcpu: kvmclock of the guest follows\n");
+	ksft_test_result(hv_time_follows(&vm, OTHER_CLOCK, t0),
+			 "before the first vcpu: hyper-v reference time follows\n");
+}
+
+#define MOVED_CASES		3
+
+/* From one VM to another, which has a clock of its own by then. */
+static void test_moved(void)
+{
+	struct raw_vm old = vm;
+	__u64 t0, clock;
+
+	set_clock_for_guest(SOME_CLOCK);
+	t0 = raw_ns();
+	clock = get_clock().clock;
+
+	raw_create_vm(&vm, 1);
+	start_guest(MSR_KVM_SYSTEM_TIME_NEW);
+	set_clock_for_guest(clock);
+	ksft_test_result(clock_follows("KVM_GET_CLOCK", clock,
+				       get_clock().clock, t0, 0),
+			 "clock of another vm: read back\n");
+	ksft_test_result(pvclock_follows(&vm, ANY_VERSION, clock, t0),
+			 "clock of another vm: kvmclock of the guest follows\n");
+	raw_destroy(&vm);
+	vm = old;
+	set_clock_for_guest(OTHER_CLOCK);
+	ksft_test_result(clock_follows("KVM_GET_CLOCK", OTHER_CLOCK,
+				       get_clock().clock, t0, 0),
+			 "clock of another vm: it has one of its own\n");
+}
+
+#define FRESH_CASES		1
+#define FRESH_CLOCK		10
+#define FRESH_TIMES		100
+
+/* A clock that is set to little more than 0 must never be read as less. */
+static void test_fresh(unsigned int vms)
+{
+	unsigned int i, j, wrong = 0;
+	__u64 t0, seen;
+	int old = vm.vm;
+
+	for (i = 0; i < vms; i++) {
+		vm.vm = raw_ioctl(vm.kvm, KVM_CREATE_VM, NULL,
+				  "KVM_CREATE_VM");
+		for (j = 0; j < FRESH_TIMES; j++) {
+			t0 = raw_ns();
+			set_clock_to(FRESH_CLOCK);
+			seen = get_clock().clock;
+			wrong += !clock_follows("KVM_GET_CLOCK", FRESH_CLOCK,
+						seen, t0, 0);
+		}
+		close(vm.vm);
+	}
+	vm.vm = old;
+	if (wrong || !vms)
+		ksft_print_msg("%u times in %u VMs\n", wrong, vms);
+	ksft_test_result(vms && !wrong, "%u fresh vms: the clock follows\n",
+			 vms);
+}
+
+#define MODE_CASES		(1 + VALUES * VALUE_CASES)
+
+/* What makes KVM keep the clock without the TSC has happened. */
+static void test_without_master_clock(const char *name)
+{
+	unsigned int i;
+
+	mode = name;
+	ksft_test_result(!(get_clock().flags & KVM_CLOCK_TSC_STABLE),
+			 "%sthe TSC does not keep the clock\n", mode);
+	for (i = 0; i < VALUES; i++)
+		test_value(&values[i]);
+	mode = "";
+}
+
+#define UNEQUAL_CASES		(1 + MODE_CASES + TWO_CASES)
+
+static void test_unequal(void)
+{
+	__u64 tsc = raw_host_rdmsr(&second, MSR_IA32_TSC, "TSC");
+
+	raw_host_wrmsr(&second, MSR_IA32_TSC, tsc + (1ULL << 40), "TSC");
+	/* vCPU 0 shall not be needed to take the page from vCPU 1. */
+	raw_do(&second, RAW_NOP, 0, 0, "vCPU with a TSC of its own");
+	ksft_test_result(!guest_tsc_page().sequence,
+			 "unequal TSCs: vcpu 1 does not see the TSC page of vcpu 0\n");
+	test_without_master_clock("unequal TSCs, ");
+	mode = "unequal TSCs, ";
+	test_two();
+	mode = "";
+}
+
+#define FRESH_VMS		200
+
+int main(int argc, char **argv)
+{
+	const unsigned int plan = FRESH_CASES + EARLY_CASES +
+				  VALUES * VALUE_CASES + REFUSED_CASES +
+				  PAD_CASES + STORM_CASES + NO_PAGE_CASES +
+				  IN_GUEST_CASES + TIMER_CASES +
+				  HALTED_TIMER_CASES + MOVED_CASES +
+				  TWO_CASES + ONE_CLOCK_CASES + UNEQUAL_CASES + MODE_CASES +
 				  LOG_CASES;
 	struct sigaction act = { .sa_handler = on_alarm };
+	struct pvclock clock;
 	unsigned int i;
 	int log;
 
@@ -829,30 +1520,45 @@ int main(void)
 	if (!raw_has_cap(&vm, KVM_CAP_HYPERV_SYNIC2))
 		return ksft_exit_skip("KVM has no Hyper-V SynIC\n");
 	log = open_log();
-	raw_create(&vm);
 	sigaction(SIGALRM, &act, NULL);
-
-	raw_enable_vcpu_cap(&vm, KVM_CAP_HYPERV_SYNIC2,
-			    "KVM_CAP_HYPERV_SYNIC2");
-	enable_apic();
-	raw_guest_wrmsr(&vm, MSR_KVM_SYSTEM_TIME_NEW,
-			PVCLOCK_PAGE | KVM_MSR_ENABLED, "kvmclock");
-	raw_guest_wrmsr(&vm, RAW_HV_MSR_GUEST_OS_ID, 0x8100000000000001ULL,
-			"guest OS identity");
-	raw_guest_wrmsr(&vm, HV_MSR_REFERENCE_TSC, HV_TSC_PAGE | HV_TSC_ENABLE,
-			"Hyper-V TSC page");
+	act.sa_handler = on_end;
+	sigaction(SIGUSR1, &act, NULL);
 
 	ksft_set_plan(plan);
-	ksft_print_msg("kvmclock is kept by %s\n",
-		       get_clock().flags & KVM_CLOCK_TSC_STABLE ?
-		       "the processor's TSC" : "the kernel's own clock");
+	test_fresh(argc > 1 ? strtoul(argv[1], NULL, 0) : FRESH_VMS);
+	raw_create_vm(&vm, 1);
+	test_before_vcpu();
+	clock = guest_pvclock(&vm);
+	ksft_print_msg("kvmclock is kept by %s, with%s a TSC page\n",
+		       clock.flags & PVCLOCK_TSC_STABLE ?
+		       "the processor's TSC" : "the kernel's own clock",
+		       tsc_page_is_possible(&clock) ? "" : "out");
 
 	for (i = 0; i < VALUES; i++)
 		test_value(&values[i]);
 	test_refused();
 	test_pad();
 	test_storm();
+	test_no_page();
+	test_in_guest();
 	test_timer();
+	test_halted_timer();
+	test_moved();
+
+	raw_create_second(&second, &vm);
+	raw_guest_wrmsr(&second, MSR_KVM_SYSTEM_TIME_NEW,
+			(RAW_MEM_SIZE + PVCLOCK_PAGE) | KVM_MSR_ENABLED,
+			"kvmclock of vCPU 1");
+	test_two();
+	test_one_clock();
+	test_unequal();
+	raw_destroy_vcpu(&second);
+	raw_destroy(&vm);
+
+	raw_create_vm(&vm, 1);
+	start_guest(MSR_KVM_SYSTEM_TIME);
+	test_without_master_clock("old kvmclock register, ");
+
 	test_log(log);
 	ksft_print_msg("answer set-clock: %u of %zu values accepted, 0x%llx to 0x%llx\n",
 		       accepted, VALUES, 0ULL, ~0ULL);
