@@ -185,6 +185,7 @@ project_git()
 # Listed as a whole before any is looked at: one that breaks off is an error.
 project_files()
 {
+	mkdir -p "$build"
 	{
 		[ -e "$top/.git" ] &&
 			project_git ls-files -co --exclude-standard 2>/dev/null ||

@@ -127,7 +127,7 @@ provenance()
 	printf 'pin\t%s %s\n' "$PIN" "$(pin_value version)"
 	printf 'commit\t%s\n' "$(project_commit)"
 	printf 'debug\t%s\n' "${DEBUG:-no}"
-	printf 'processors\t%s\n' "$(nproc)"
+	printf 'processors\t%s\n' "$(processors)"
 	for tool in gcc powerpc64le-linux-gnu-gcc i686-linux-gnu-gcc ld \
 		qemu-system-x86_64 qemu-system-ppc64 sparse make busybox; do
 		printf '%s\t%s\n' "$tool" "$("$tool" --version 2>/dev/null |
