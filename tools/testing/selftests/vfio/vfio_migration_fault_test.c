@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Faults that were found by reading, each as a case that it failed
+ * Faults that were found by reading, a case for each
  */
 
 #define _GNU_SOURCE
