@@ -241,7 +241,7 @@ write_counts()
 				sub(/: .*/, "", name)
 				if (is_case($4))
 					new[$2 OFS name]++
-				if ($5 == "fail")
+				if ($5 == "fail" && $4 !~ /: fewer cases$/)
 					bad[$2 OFS name]
 			}
 			END {
