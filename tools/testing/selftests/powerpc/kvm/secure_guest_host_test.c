@@ -73,11 +73,18 @@ static int64_t call_share(void *vm)
 	return share(vm, 0);
 }
 
+/* 0 if the guest goes on, or errno */
+static int64_t touch(struct vm *vm, uint64_t gpa)
+{
+	struct uv_stand_in_gfn g = { .vcpu_fd = vm->vcpu, .gpa = gpa };
+	int rc = ioctl(uv, UV_STAND_IN_TOUCH, &g);
+
+	return rc < 0 ? errno : rc;
+}
+
 static int64_t call_touch(void *vm)
 {
-	struct uv_stand_in_gfn g = { .vcpu_fd = ((struct vm *)vm)->vcpu };
-
-	return ioctl(uv, UV_STAND_IN_TOUCH, &g);
+	return touch(vm, 0);
 }
 
 /* Slot 2, or slot 1 away */
@@ -643,6 +650,9 @@ static bool moved_share(void)
 	       in_use(&vm, 2, PAGES + PAGES2) &
 	       holds_cipher(moved, 0, 0, 1, SEED) &
 	       in_use(&vm, 2, PAGES + PAGES2 - 1);
+	/* What KVM has a reference left to cannot become secure. */
+	good &= expect("slot", vm_set_slot(&vm, 2, 0, GPA3, vm.mem, 1), 0) &
+		in_use(&vm, 3, PAGES + PAGES2);
 	destroy(&vm, mem2);
 	return good;
 }
@@ -658,6 +668,54 @@ static bool hole(void)
 	       expect("KVM_PPC_SVM_OFF", svm_off(&vm), 0) & in_use(&vm, 0, 0) &
 	       expect("SIGBUS behind it", is_sigbus(vm.mem + 5 * PAGE_BYTES),
 		      false);
+	destroy(&vm, mem2);
+	return good;
+}
+
+/* Memory of a slot in two areas, each with pages at its ends */
+static bool two_areas(int64_t (*end)(void *vm), unsigned int slots,
+		      unsigned int pages)
+{
+	struct vm vm;
+	char *mem2 = create_secure(&vm);
+	bool good;
+
+	good = expect("MADV_DONTDUMP",
+		      madvise(mem2, PAGES2 / 2 * PAGE_BYTES, MADV_DONTDUMP), 0) &&
+	       expect("end", end(&vm), 0) && in_use(&vm, slots, pages) &&
+	       is_zero(mem2, PAGES2);
+	destroy(&vm, mem2);
+	return good;
+}
+
+static bool two_areas_deleted(void)
+{
+	return two_areas(call_delete_slot, 1, PAGES);
+}
+
+static bool two_areas_off(void)
+{
+	return two_areas(call_svm_off, 0, 0);
+}
+
+/* The ultravisor is told of pages that there are. */
+static bool touch_outside(void)
+{
+	struct vm vm;
+	char *mem2 = create_secure(&vm);
+	bool good;
+
+	good = expect("share", share(&vm, 0), H_SUCCESS);
+	madvise(vm.mem, PAGE_BYTES, MADV_DONTNEED);
+	good &= expect("the ultravisor is watched",
+		       point("ucall_norets", UV_STAND_IN_SEE, 0, ALWAYS, 0),
+		       true) &
+		expect("fault between the slots",
+		       touch(&vm, GPA2 - PAGE_BYTES), EFAULT) &
+		expect("fault behind them", touch(&vm, GPA3), EFAULT) &
+		expect("calls to the ultravisor", stats(&vm).seen, 0) &
+		expect("fault in a slot", touch(&vm, 0), 0) &
+		expect("calls to the ultravisor", stats(&vm).seen, 1);
 	destroy(&vm, mem2);
 	return good;
 }
@@ -730,6 +788,12 @@ static void test_layout(void)
 	in_child("address: two pages have changed places", moved_swapped);
 	in_child("address: share of a page that is elsewhere", moved_share);
 	in_child("address: pages behind a hole come back", hole);
+	in_child("address: pages of two areas come back when the slot goes",
+		 two_areas_deleted);
+	in_child("address: pages of two areas come back by KVM_PPC_SVM_OFF",
+		 two_areas_off);
+	in_child("address: fault of the guest outside of its slots",
+		 touch_outside);
 	in_child("address: pages that are swapped out go in", swapped_out);
 }
 
@@ -932,6 +996,41 @@ static bool ksm_closed(void)
 	return ksm(call_close, true);
 }
 
+/* Half of slot 1 is, from page  on: the other half does not become so. */
+static bool ksm_half(unsigned int first)
+{
+	const size_t half = PAGES2 / 2;
+	struct vm vm;
+	bool good;
+	char *mem2, *is, *is_not;
+
+	create(&vm, true);
+	mem2 = vm_slot(&vm, 1, GPA2, PAGES2);
+	is = mem2 + first * PAGE_BYTES;
+	is_not = mem2 + (half - first) * PAGE_BYTES;
+	good = expect("MADV_MERGEABLE",
+		      madvise(is, half * PAGE_BYTES, MADV_MERGEABLE), 0) &
+	       expect("one half before", mergeable(is), 1) &
+	       expect("the other before", mergeable(is_not), 0) &
+	       expect("H_SVM_INIT_START", start(&vm), H_SUCCESS) &
+	       expect("one half when secure", mergeable(is), 0) &
+	       expect("the other when secure", mergeable(is_not), 0) &
+	       expect("H_SVM_INIT_ABORT", guest_abort(&vm), H_PARAMETER) &
+	       expect("the other", mergeable(is_not), 0);
+	destroy(&vm, mem2);
+	return good;
+}
+
+static bool ksm_first_half(void)
+{
+	return ksm_half(0);
+}
+
+static bool ksm_last_half(void)
+{
+	return ksm_half(PAGES2 / 2);
+}
+
 static void test_ksm(void)
 {
 	in_child("KSM: as before when start fails", ksm_refused);
@@ -939,6 +1038,10 @@ static void test_ksm(void)
 	in_child("KSM: as before after KVM_PPC_SVM_OFF", ksm_off);
 	in_child("KSM: as before when the slot goes", ksm_deleted);
 	in_child("KSM: as before when the VM goes", ksm_closed);
+	in_child("KSM: no more than before if the first half could be merged",
+		 ksm_first_half);
+	in_child("KSM: no more than before if the last half could be merged",
+		 ksm_last_half);
 }
 
 /* What KVM does with a slot, page by page, leaves time for others. */
@@ -1204,7 +1307,7 @@ static unsigned int count_steps(void)
 int main(void)
 {
 	ksft_print_header();
-	ksft_set_plan(41 + count_steps());
+	ksft_set_plan(46 + count_steps());
 	setbuf(stdout, NULL);
 
 	if (load_kvm_hv(SECURE_BYTES)) {

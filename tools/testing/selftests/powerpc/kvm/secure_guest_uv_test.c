@@ -566,7 +566,9 @@ static bool slot_gone(void)
 		      moved, true);
 	vm_slot(&vm, 1, GPA2, 0);
 	good = good && expect("slots of the ultravisor", stats(&vm).uv_slots, 1) &&
-	       expect("SIGBUS", is_sigbus(moved), true);
+	       expect("SIGBUS", is_sigbus(moved), true) &&
+	       expect("SIGBUS in the last page",
+		      is_sigbus(moved + size - PAGE_BYTES), true);
 	destroy(&vm, NULL);
 	good = good && expect("SIGBUS", is_sigbus(moved + PAGE_BYTES), true);
 	munmap(moved, size);
