@@ -31,6 +31,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <poll.h>
 #include <regex.h>
 #include <signal.h>
@@ -676,6 +677,33 @@ static void search_leaks(void)
 	fclose(f);
 }
 
+#define GCOV		"/sys/kernel/debug/gcov"
+
+/* The file that gcov looks for, and its bytes, for "coverage" on the host */
+static int say_counts(const char *path, const struct stat *st, int type,
+		      struct FTW *ftw)
+{
+	unsigned char bytes[512];
+	size_t i, n;
+	FILE *f;
+
+	(void)st;
+	if (type != FTW_F || !strstr(path + ftw->base, ".gcda"))
+		return 0;
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	say("# lab: coverage %s\n", path + strlen(GCOV));
+	while ((n = fread(bytes, 1, sizeof(bytes), f))) {
+		say("# lab: coverage ");
+		for (i = 0; i < n; i++)
+			fprintf(channel, "%02X", bytes[i]);
+		say("\n");
+	}
+	fclose(f);
+	return 0;
+}
+
 /*
  * Take the modules out again, those that nothing uses first: what goes wrong
  * then belongs into the verdict as well. A module that is still in use is a
@@ -735,6 +763,8 @@ static void run_tests(void)
 	running = "end";
 	search_leaks();
 	good &= unload_all();
+	/* Of modules that are gone, too. There is none but with COVERAGE=. */
+	nftw(GCOV, say_counts, 8, FTW_PHYS);
 	if (search_log() + search_taint()) {
 		say("# lab: reason the kernel log is not clean after the last test\n");
 		good = false;
