@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * KVM_CAP_PPC_SECURE_GUEST as userspace and the guest see it: on a machine
- * without secure memory, with a size of it that cannot be had, and with it.
+ * without secure memory, with a size of it that cannot be had, when getting it
+ * fails, and with it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -144,6 +145,56 @@ static void with_too_much_memory(void)
 	result(!rc, where, "a VM can be had after that");
 }
 
+/* How much memory was set aside to be secure */
+static unsigned long set_aside(void)
+{
+	FILE *f = fopen("/proc/iomem", "r");
+	unsigned long from, to, bytes = 0;
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (strstr(line, "kvmppc_uvmem") &&
+		    sscanf(line, "%lx-%lx", &from, &to) == 2)
+			bytes += to - from + 1;
+	if (f)
+		fclose(f);
+	return bytes;
+}
+
+/* A step of kvm-hv's fails, by the function that it calls for it. */
+static void with_failure(const char *where, const char *options)
+{
+	int rc;
+
+	rc = load_kvm_hv_with(options);
+	result(expect("loading kvm-hv", rc, ENOMEM), where,
+	       "kvm-hv does not load");
+	result(ask_without_kvm_hv() & expect("bytes set aside", set_aside(), 0),
+	       where, "nothing is left of it");
+	rc = load_kvm_hv(SECURE_BYTES);
+	result(expect("loading kvm-hv", rc, 0) &&
+	       expect("capability", check(dev_kvm()), 1) &&
+	       expect("bytes set aside", set_aside(), SECURE_BYTES), where,
+	       "kvm-hv loads after that");
+}
+
+/* As firmware says it that is older, or says nothing */
+static void with_old_firmware(void)
+{
+	const char *where = "older firmware";
+	char options[64];
+
+	snprintf(options, sizeof(options), "form=1 size=%lu", SECURE_BYTES);
+	result(expect("loading kvm-hv", load_kvm_hv_with(options), 0) &&
+	       expect("capability", check(dev_kvm()), 1) &&
+	       expect("bytes set aside", set_aside(), 2 * SECURE_BYTES), where,
+	       "two ranges count together");
+	result(expect("loading kvm-hv", load_kvm_hv_with("form=2"), 0) &&
+	       expect("capability", check(dev_kvm()), 0) &&
+	       expect("bytes set aside", set_aside(), 0), where,
+	       "0 on /dev/kvm when it names no range");
+}
+
 static void enable(const char *where)
 {
 	struct vm vm;
@@ -270,12 +321,15 @@ static void with_memory(void)
 int main(void)
 {
 	ksft_print_header();
-	ksft_set_plan(48);
+	ksft_set_plan(56);
 	setbuf(stdout, NULL);
 
 	without_kvm_hv();
 	without_memory();
 	with_too_much_memory();
+	with_failure("no device memory", "fail=memremap_pages result=-12");
+	with_failure("no memory for the map of it", "fail=__kmalloc result=0");
+	with_old_firmware();
 	with_memory();
 
 	ksft_print_cnts();

@@ -19,6 +19,7 @@
 #include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../kselftest.h"
@@ -206,6 +207,83 @@ static bool race_page_in_abort(void)
 static bool race_share_abort(void)
 {
 	return aborted_before(call_share);
+}
+
+/*
+ * KVM was to move page 0 by @call, which somebody held, and is about to try
+ * again. Nobody holds it any more.
+ */
+static void hold_next_try(struct helper *h, struct vm *vm,
+			  int64_t (*call)(void *vm))
+{
+	point("fixup_user_fault", UV_STAND_IN_HOLD, 0, 1, 0);
+	help(h, call, vm);
+	wait_held();
+	pin(0);
+}
+
+/* H_SVM_INIT_ABORT by another vCPU then */
+static bool race_retry_abort(void)
+{
+	struct uv_stand_in_stats before;
+	struct vm vm, second;
+	struct helper h;
+	char *mem2 = create_started(&vm);
+	bool good;
+
+	second = second_vcpu(&vm);
+	before = stats(&vm);
+	pin(1);
+	hold_next_try(&h, &vm, call_page_in);
+	good = expect("H_SVM_INIT_ABORT", guest_abort(&second), H_PARAMETER);
+	release();
+	good &= join(&h) && expect("page-in", h.ret, H_PARAMETER) &
+		in_use(&vm, 0, 0) & holds(vm.mem, 0, PAGES, SEED) &
+		expect("calls for a VM that is not known",
+		       stats(&vm).strangers - before.strangers, 0);
+	close(second.vcpu);
+	destroy(&vm, mem2);
+	return good;
+}
+
+/* The page goes in by another vCPU then. */
+static bool race_retry_page_in(void)
+{
+	struct vm vm, second;
+	struct helper h;
+	char *mem2 = create_started(&vm);
+	bool good;
+
+	second = second_vcpu(&vm);
+	pin(1);
+	hold_next_try(&h, &vm, call_page_in);
+	good = expect("page-in of the other", page_in(&second, 0), H_SUCCESS);
+	release();
+	good &= join(&h) && expect("page-in", h.ret, H_PARAMETER) &
+		in_use(&vm, 2, 1);
+	close(second.vcpu);
+	destroy(&vm, mem2);
+	return good;
+}
+
+static bool race_retry_done(void)
+{
+	struct vm vm, second;
+	struct helper h;
+	char *mem2 = create_started(&vm);
+	bool good;
+
+	second = second_vcpu(&vm);
+	pin(1);
+	good = expect("page-in", page_in(&vm, 0), H_PARAMETER);
+	hold_next_try(&h, &vm, call_done);
+	good &= expect("page-in of the other", page_in(&second, 0), H_SUCCESS);
+	release();
+	good &= join(&h) && expect("H_SVM_INIT_DONE", h.ret, H_SUCCESS) &
+		in_use(&vm, 2, PAGES + PAGES2);
+	close(second.vcpu);
+	destroy(&vm, mem2);
+	return good;
 }
 
 /* A slot has been installed and KVM does not know yet that it shall register. */
@@ -447,6 +525,12 @@ static void test_races(void)
 	in_child("race: page-in that an abort has overtaken",
 		 race_page_in_abort);
 	in_child("race: share that an abort has overtaken", race_share_abort);
+	in_child("race: page-in that an abort overtakes before its next try",
+		 race_retry_abort);
+	in_child("race: page-in that another overtakes before its next try",
+		 race_retry_page_in);
+	in_child("race: done that a page-in overtakes before its next try",
+		 race_retry_done);
 	in_child("race: start while a slot comes", race_start_add);
 	in_child("race: slot that comes while it starts", race_add_start);
 	in_child("race: start while a slot goes", race_start_delete);
@@ -631,20 +715,27 @@ static bool moved_swapped(void)
 	return good;
 }
 
+/* There is memory again at the guest's address, and its page is elsewhere. */
+static char *move_page(struct vm *vm)
+{
+	char *moved = mmap(NULL, PAGE_BYTES, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	mremap(vm->mem, PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED,
+	       moved);
+	mmap(vm->mem, PAGE_BYTES, PROT_READ | PROT_WRITE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	return moved;
+}
+
 static bool moved_share(void)
 {
 	struct vm vm;
 	char *mem2 = create_secure(&vm);
-	char *moved = mmap(NULL, PAGE_BYTES, PROT_NONE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *moved = move_page(&vm);
 	struct helper h;
 	bool good;
 
-	mremap(vm.mem, PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED,
-	       moved);
-	/* There is memory again at the guest's address, but not its page. */
-	mmap(vm.mem, PAGE_BYTES, PROT_READ | PROT_WRITE,
-	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	help(&h, call_share, &vm);
 	good = join(&h) && expect("share", h.ret, H_PARAMETER) &
 	       in_use(&vm, 2, PAGES + PAGES2) &
@@ -653,6 +744,44 @@ static bool moved_share(void)
 	/* What KVM has a reference left to cannot become secure. */
 	good &= expect("slot", vm_set_slot(&vm, 2, 0, GPA3, vm.mem, 1), 0) &
 		in_use(&vm, 3, PAGES + PAGES2);
+	destroy(&vm, mem2);
+	return good;
+}
+
+/* What is at the address is nobody's business: the guest has its page. */
+static bool moved_touch(void)
+{
+	struct vm vm;
+	char *mem2 = create_secure(&vm);
+	char *moved = move_page(&vm);
+	bool good;
+
+	good = expect("the ultravisor is watched",
+		      point("ucall_norets", UV_STAND_IN_SEE, 0, ALWAYS, 0),
+		      true) &
+	       expect("fault", touch(&vm, 0), 0) &
+	       expect("calls to the ultravisor", stats(&vm).seen, 0) &
+	       holds_cipher(moved, 0, 0, 1, SEED) &
+	       expect("slot", vm_set_slot(&vm, 2, 0, GPA3, vm.mem, 1), 0) &
+	       in_use(&vm, 3, PAGES + PAGES2);
+	destroy(&vm, mem2);
+	return good;
+}
+
+/* Where KVM lets others run in the middle of a slot */
+static bool long_way(void)
+{
+	struct vm vm;
+	bool good;
+	char *mem2;
+
+	create(&vm, true);
+	mem2 = vm_slot(&vm, 1, 4094 * PAGE_BYTES, PAGES2);
+	fill(mem2, PAGES2, SEED2);
+	good = expect("H_SVM_INIT_START", start(&vm), H_SUCCESS) &
+	       expect("H_SVM_INIT_DONE", done(&vm), H_SUCCESS) &
+	       in_use(&vm, 2, PAGES + PAGES2) &
+	       holds_cipher(mem2, 4094 * PAGE_BYTES, 0, PAGES2, SEED2);
 	destroy(&vm, mem2);
 	return good;
 }
@@ -787,6 +916,8 @@ static void test_layout(void)
 	in_child("slot: one that moves is registered anew", slot_moved);
 	in_child("address: two pages have changed places", moved_swapped);
 	in_child("address: share of a page that is elsewhere", moved_share);
+	in_child("address: fault of the guest on a page that is elsewhere",
+		 moved_touch);
 	in_child("address: pages behind a hole come back", hole);
 	in_child("address: pages of two areas come back when the slot goes",
 		 two_areas_deleted);
@@ -996,7 +1127,55 @@ static bool ksm_closed(void)
 	return ksm(call_close, true);
 }
 
-/* Half of slot 1 is, from page  on: the other half does not become so. */
+/* A secure VM with mergeable memory; who has that is gone before the VM. */
+static bool outlived(int owner[2])
+{
+	struct vm vm;
+	char *mem2;
+	bool good;
+	char c;
+
+	create(&vm, true);
+	mem2 = vm_slot(&vm, 1, GPA2, PAGES2);
+	good = expect("MADV_MERGEABLE", madvise(mem2, PAGES2 * PAGE_BYTES,
+						MADV_MERGEABLE), 0) &
+	       expect("H_SVM_INIT_START", start(&vm), H_SUCCESS) &
+	       expect("H_SVM_INIT_DONE", done(&vm), H_SUCCESS) &
+	       in_use(&vm, 2, PAGES + PAGES2);
+	if (!fork()) {
+		close(owner[1]);
+		good = !read(owner[0], &c, 1);
+		call_close(&vm);
+		_exit(!good);
+	}
+	return good;
+}
+
+static bool ksm_outlived(void)
+{
+	int owner[2], end[2], status = -1;
+	struct vm other;
+	bool good;
+	char c;
+
+	vm_create(&other, 1);
+	if (pipe(owner) || pipe(end))
+		return false;
+	if (!fork())
+		_exit(!outlived(owner));
+	close(owner[0]);
+	close(owner[1]);
+	close(end[1]);
+	good = expect("the end of all", read(end[0], &c, 1), 0) &
+	       expect("status", wait(&status) > 0 ? status : -1, 0) &
+	       expect("VMs of the ultravisor", stats(&other).svms, 0) &
+	       in_use(&other, 0, 0);
+	close(end[0]);
+	destroy(&other, NULL);
+	return good;
+}
+
+/* Half of slot 1 is, from page @first on: the other half does not become so. */
 static bool ksm_half(unsigned int first)
 {
 	const size_t half = PAGES2 / 2;
@@ -1038,6 +1217,7 @@ static void test_ksm(void)
 	in_child("KSM: as before after KVM_PPC_SVM_OFF", ksm_off);
 	in_child("KSM: as before when the slot goes", ksm_deleted);
 	in_child("KSM: as before when the VM goes", ksm_closed);
+	in_child("KSM: the VM goes after its memory", ksm_outlived);
 	in_child("KSM: no more than before if the first half could be merged",
 		 ksm_first_half);
 	in_child("KSM: no more than before if the last half could be merged",
@@ -1086,6 +1266,7 @@ static bool large_off(void)
 
 static void test_large(void)
 {
+	in_child("large slot: all of it becomes secure on the way", long_way);
 	in_child("large slot: others run while it is forgotten", large_closed);
 	in_child("large slot: others run while its pages are dropped",
 		 large_off);
@@ -1144,6 +1325,7 @@ static const struct step done_steps[] = {
 
 static const struct step start_steps[] = {
 	NO_MEMORY_AREA, NO_SMALL_MEMORY,
+	{ "KSM", "ksm_madvise", NULL, -ENOMEM, 0 },
 	{ "no large memory", "vcalloc", NULL, 0, 0 },
 	{ "ultravisor", NULL, NULL, 0, UV_REGISTER_MEM_SLOT },
 };
@@ -1307,7 +1489,7 @@ static unsigned int count_steps(void)
 int main(void)
 {
 	ksft_print_header();
-	ksft_set_plan(46 + count_steps());
+	ksft_set_plan(52 + count_steps());
 	setbuf(stdout, NULL);
 
 	if (load_kvm_hv(SECURE_BYTES)) {

@@ -140,20 +140,28 @@ void unload_kvm_hv(void)
 	}
 }
 
-int load_kvm_hv(unsigned long secure_bytes)
+int load_kvm_hv_with(const char *options)
 {
-	char option[64];
 	int rc;
 
 	unload_kvm_hv();
+	rc = load("secure_memory", options);
+	if (rc) {
+		errno = rc;
+		give_up("secure_memory");
+	}
+	return load("kvm-hv", "");
+}
+
+int load_kvm_hv(unsigned long secure_bytes)
+{
+	char option[64];
+
 	if (secure_bytes) {
 		snprintf(option, sizeof(option), "size=%lu", secure_bytes);
-		rc = load("secure_memory", option);
-		if (rc) {
-			errno = rc;
-			give_up("secure_memory");
-		}
+		return load_kvm_hv_with(option);
 	}
+	unload_kvm_hv();
 	return load("kvm-hv", "");
 }
 

@@ -47,6 +47,8 @@ struct vm {
  * kvm-hv failed with; anything else that fails ends the test.
  */
 int load_kvm_hv(unsigned long secure_bytes);
+/* The same with other options of secure_memory. */
+int load_kvm_hv_with(const char *options);
 /* 0, or what unloading kvm-hv failed with, which the stand-in needs. */
 int try_unload_kvm_hv(void);
 void unload_stand_in(void);
