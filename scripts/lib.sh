@@ -4,8 +4,13 @@
 # What the project's shell scripts share. Sourced, with $top set to the
 # project's folder. It offers:
 #
+#   $PIN $pin_word       the pin, PIN= or the default one; what a command that
+#                        a user is told must have behind it for another one
+#   pins                 those there are
+#   $builds              BUILD= or build/: all that is built, of any pin
 #   $build $results $cache $linux $patches
-#                        folders; BUILD= names another than build/
+#                        folders; $build is $builds, or of a pin that is not the
+#                        default one a folder in it
 #   $DEBUG               1, or not set, whatever the user has said for "off"
 #   own_build own_cache  make these two, or say why they cannot be worked in
 #   die SENTENCE         the cause and the cure, then stop
@@ -65,7 +70,7 @@ clear_environment()
 	END
 	top=$1
 }
-user_variables='ACCEL BUILD CONFIG COVERAGE DEBUG INTERFACE JOBS KERNEL KERNEL_SRC KERNEL_TARBALL KERNEL_URL MACHINES OUT SIGNOFF TIMEOUT_SCALE TREE'
+user_variables='ACCEL BUILD CONFIG COVERAGE DEBUG INTERFACE JOBS KERNEL KERNEL_SRC KERNEL_TARBALL KERNEL_URL MACHINES OUT PIN SIGNOFF TIMEOUT_SCALE TREE'
 if [ -z "${VIRTQUILT_CLEAN:-}" ]; then
 	clear_environment
 	VIRTQUILT_CLEAN=1
@@ -103,10 +108,39 @@ case ${BUILD:-} in
 *) BUILD=$top/${BUILD%/} ;;
 esac
 
-PIN=v5.10
+# pins: those there are, by their names
+pins()
+{
+	for pin_file in "$top"/patches/*/pin; do
+		pin_file=${pin_file%/pin}
+		echo "${pin_file##*/}"
+	done
+}
+
+default_pin=v5.10
+builds=${BUILD:-$top/build}
+build=$builds
+# shellcheck disable=SC2034 # used by the scripts that source this file
+pin_word=
+case ${PIN:=$default_pin} in
+"$default_pin") ;;
+all)
+	[ "${0##*/}" = check ] ||
+		die "PIN=all is for what builds and tests: name one pin, there are $(pins | paste -sd ' ')"
+	;;
+*[!a-z0-9.]* | .*)
+	die "PIN=$PIN is no name of a pin: there are $(pins | paste -sd ' ')"
+	;;
+*)
+	[ -f "$top/patches/$PIN/pin" ] ||
+		die "PIN=$PIN: there is no such pin: there are $(pins | paste -sd ' ')"
+	build=$builds/$PIN
+	# shellcheck disable=SC2034 # the same
+	pin_word=" PIN=$PIN"
+	;;
+esac
 # shellcheck disable=SC2034 # used by the scripts that source this file
 {
-	build=${BUILD:-$top/build}
 	results=$build/results
 	# The pinned tree with the stack; LINUX= names a copy of it.
 	linux=${LINUX:-$build/linux}
@@ -151,16 +185,17 @@ own_cache()
 # Not in a folder with somebody's files in it: "make clean" removes this one.
 own_build()
 {
-	case $top$build in
+	case $top$builds in
 	*[[:space:]:]*)
-		die "the kernel's build takes no blank and no colon in a path, and there is one in $top or $build: move the project, or name another folder with BUILD="
+		die "the kernel's build takes no blank and no colon in a path, and there is one in $top or $builds: move the project, or name another folder with BUILD="
 		;;
 	esac
-	[ "$build" = "$top/build" ] || [ -f "$build/.virtquilt-build" ] ||
-		[ -z "$(find "$build" -mindepth 1 -print -quit 2>/dev/null)" ] ||
+	[ "$builds" = "$top/build" ] || [ -f "$builds/.virtquilt-build" ] ||
+		[ -z "$(find "$builds" -mindepth 1 -print -quit 2>/dev/null)" ] ||
 		die "BUILD=$build has files in it that are not this project's: name a folder that is empty or not there yet"
-	own_folder "$build" BUILD
-	: >"$build/.virtquilt-build"
+	own_folder "$builds" BUILD
+	: >"$builds/.virtquilt-build"
+	[ "$build" = "$builds" ] || own_folder "$build" BUILD
 }
 
 # pin_value KEY: the values that the pin file gives for KEY, one a line.

@@ -4,12 +4,19 @@
 # What the machines' files say: which machines there are and what they test.
 # Sourced after lib.sh.
 
-# machines: all of them, the accelerated ones with ACCEL= only
+# machines: all of them, the accelerated ones with ACCEL= only, and not those that
+# the pin has nothing to try on
 machines()
 {
+	no_machines=
+	[ ! -f "$patches/lab" ] ||
+		no_machines=$(awk -F'\t' '$1 == "machine" { print $2 }' "$patches/lab")
 	for m in "${LAB_MACHINES:-$top/tools/testing/lab/machines}"/*; do
 		case $m in
 		*-kvm) [ "${ACCEL:-}" = kvm ] || continue ;;
+		esac
+		case $NL$no_machines$NL in
+		*"$NL${m##*/}$NL"*) continue ;;
 		esac
 		echo "${m##*/}"
 	done
@@ -19,8 +26,27 @@ machines()
 machine_value()
 {
 	# shellcheck disable=SC2016 # expanded by the inner shell
-	env top="$top" sh -c '. "$1"; eval "printf \"%s\\n\" \"\${$2:-}\""' sh \
+	env top="$top" build="$build" patches="$patches" machine="$1" sh -c '. "$1"
+		. "$top/tools/testing/lab/pin.sh"
+		eval "printf \"%s\\n\" \"\${$2:-}\""' sh \
 		"${LAB_MACHINES:-$top/tools/testing/lab/machines}/$1" "$2"
+}
+
+# config_files NAME...: the kernel's configuration of these names, and what the pin
+# has on top of each, joined by commas
+config_files()
+{
+	for c; do
+		echo "$top/tools/testing/lab/config/$c"
+		[ ! -f "$patches/config/$c" ] || echo "$patches/config/$c"
+	done | paste -sd ,
+}
+
+# pin_interfaces: what the pin says of each interface, tab-separated: name; added,
+# upstream or none; and the reason
+pin_interfaces()
+{
+	grep -v '^#' "$patches/interfaces"
 }
 
 # named_tests <LIST: a machine's list of tests with the name of each put in,

@@ -59,7 +59,7 @@ stage()
 		[ ! -e "$tree/$f" ] ||
 			die "$tree already has $f, which the stack adds: remove it, or unpack the tree again"
 	done <"$staging/alien"
-	copy "$top" "$staging/tree" "$staging/newfiles"
+	copy_new "$staging/tree" "$staging/newfiles"
 	(cd "$staging/tree" && xargs -r chmod u=rwX,go=rX -- <"$staging/newfiles")
 
 	left_out=
@@ -108,6 +108,7 @@ install_staged()
 	echo .virtquilt/patches >"$new/.quilt_patches"
 	echo series >"$new/.quilt_series"
 	stack_key >"$new/stack"
+	echo "$PIN" >"$new/pin"
 	# During the renames the record covers both states. Entries of the old one
 	# come first, the new ones replace them.
 	{

@@ -94,7 +94,7 @@ expect()
 	newfiles >"$expected/newfiles"
 	comm -23 "$expected/all" "$expected/newfiles" >"$expected/files"
 	plant "$1" "$expected" "$expected/files"
-	copy "$top" "$expected/tree" "$expected/newfiles"
+	copy_new "$expected/tree" "$expected/newfiles"
 	patch_all "$expected" >/dev/null
 }
 
@@ -120,7 +120,7 @@ survey()
 	expect "$1"
 	while read -r f; do
 		[ ! -f "$1/$f" ] || cmp -s "$1/$f" "$scratch/expected/tree/$f" ||
-			cmp -s "$1/$f" "$top/$f" || echo "$f"
+			cmp -s "$1/$f" "$(new_source "$f")" || echo "$f"
 	done <"$scratch/suspects" >"$scratch/edited"
 }
 

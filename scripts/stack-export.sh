@@ -86,7 +86,7 @@ commit_stack()
 	g commit -q --allow-empty -m "Linux $(pin_value version)"
 	g tag base
 
-	copy "$top" "$new/tree" "$new/newfiles"
+	copy_new "$new/tree" "$new/newfiles"
 	(cd "$new/tree" && xargs -r chmod u=rwX,go=rX -- <"$new/newfiles")
 	: >"$new/names"
 	left_out=

@@ -37,7 +37,7 @@ refresh_from()
 			printf '%s\t%s\n' "$patches/$p" "$scratch/new/patches/$p"
 		done <"$scratch/changed"
 		while read -r f; do
-			printf '%s\t%s\n' "$top/$f" "$scratch/mine/$f"
+			printf '%s\t%s\n' "$(new_source "$f")" "$scratch/mine/$f"
 		done <"$scratch/into-project"
 	} >"$scratch/replace"
 	replace_files
@@ -82,7 +82,7 @@ check_refresh()
 	: >"$scratch/into-patches"
 	write_anew "$linux"
 	changed_patches >"$scratch/changed"
-	sed "s/\$/ is not as refresh leaves it: run 'make refresh'/" \
+	sed "s/\$/ is not as refresh leaves it: run 'make refresh$pin_word'/" \
 		"$scratch/changed"
 	[ ! -s "$scratch/changed" ]
 }
@@ -110,7 +110,7 @@ assign()
 		goes_into=$p
 	done
 	if [ -z "$goes_into" ] && [ -n "$is_new" ]; then
-		[ "$(sha "$top/$f")" = "$(awk -v f="$f" '$3 == f { print $2 }' \
+		[ "$(sha "$(new_source "$f")")" = "$(awk -v f="$f" '$3 == f { print $2 }' \
 			"$1/.virtquilt/record")" ] ||
 			die "$f was edited in $1 and in the project: move the tree's aside with $(aside "$1" "$f"), and merge it into the project's"
 		echo "$f" >>"$scratch/into-project"
@@ -142,7 +142,7 @@ write_anew()
 	} | sort -u | comm -23 - "$new/newfiles" >"$new/files"
 	plant "$1" "$new" "$new/files"
 	cp -a -- "$new/tree" "$new/before"
-	copy "$top" "$new/tree" "$new/newfiles"
+	copy_new "$new/tree" "$new/newfiles"
 	for p in $(patch_names); do
 		(cd "$new/tree" && q push --fuzz=0) >"$new/log" 2>&1 ||
 			refuse_push "$1" "$p"

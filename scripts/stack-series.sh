@@ -116,11 +116,11 @@ touched_by_series()
 	)
 }
 
-# newfiles: the project's new files; they have the same paths in a tree
-newfiles()
+# new_below FOLDER: the new files in it, by their paths in a tree
+new_below()
 {
 	(
-		cd "$top"
+		cd "$1"
 		set --
 		for d in arch drivers include Documentation samples virt \
 			tools/testing/selftests; do
@@ -130,7 +130,54 @@ newfiles()
 			! -name '.*' ! -name '*.o' ! -name '*.ko' \
 			! -name '*.mod*' ! -name '*.rej' ! -name '*.orig' \
 			! -name 'Module.symvers'
-	) | sort
+	)
+}
+
+# newfiles: the project's new files; they have the same paths in a tree. A pin
+# can have some of its own, in files/, which win over those that all pins share,
+# and a list of the shared files and folders that it does not have: "absent".
+newfiles()
+{
+	{
+		if [ -f "$patches/absent" ]; then
+			new_below "$top" | awk -F'\t' '
+				FILENAME == ARGV[1] {
+					if ($0 !~ /^#/ && NF)
+						absent[$1]
+					next
+				}
+				{
+					n = split($0, part, "/")
+					path = ""
+					for (i = 1; i <= n; i++) {
+						path = path (i > 1 ? "/" : "") part[i]
+						if (path in absent)
+							next
+					}
+					print
+				}' "$patches/absent" -
+		else
+			new_below "$top"
+		fi
+		[ ! -d "$patches/files" ] || new_below "$patches/files"
+	} | sort -u
+}
+
+# new_source FILE: where the project has this new file
+new_source()
+{
+	if [ -f "$patches/files/$1" ]; then
+		echo "$patches/files/$1"
+	else
+		echo "$top/$1"
+	fi
+}
+
+# copy_new DIR LIST: copy the listed new files to DIR
+copy_new()
+{
+	copy "$top" "$1" "$2"
+	[ ! -d "$patches/files" ] || copy "$patches/files" "$1" "$2"
 }
 
 # stack_key: a hash of the series, to tell whether it has changed

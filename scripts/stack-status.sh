@@ -25,7 +25,7 @@ status()
 	tree=$1
 	check_tree "$tree"
 	version=$(tree_version "$tree")
-	echo "tree: $tree, Linux $version$([ "$version" = "$(pin_value version)" ] || echo ", but the stack is for $(pin_value version)")"
+	echo "tree: $tree, Linux $version$([ "$version" = "$(pin_value version)" ] || echo ", but the stack is for $(pin_value version)$(other_pin "$version")")"
 	[ ! -d "$tree/.virtquilt.new" ] ||
 		echo "left by a killed run: .virtquilt.new ($(hint unapply "$tree") or the next apply removes it)"
 	case $(state_of "$tree") in
@@ -109,7 +109,7 @@ try_series()
 		quilt_files "$1"
 	} | sort -u | comm -23 - "$try/newfiles" >"$try/files"
 	plant "$1" "$try" "$try/files"
-	copy "$top" "$try/tree" "$try/newfiles"
+	copy_new "$try/tree" "$try/newfiles"
 	patch_all "$try"
 }
 
@@ -149,7 +149,7 @@ status_other()
 	newfiles | while read -r f; do
 		if [ ! -e "$1/$f" ]; then
 			echo "would be added       $f"
-		elif cmp -s "$top/$f" "$1/$f"; then
+		elif cmp -s "$(new_source "$f")" "$1/$f"; then
 			echo "already in the tree  $f"
 		else
 			echo "in the way           $f"

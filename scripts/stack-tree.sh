@@ -12,6 +12,7 @@
 #   pushed/    the text of each patch when it was pushed
 #   patches    a link to the project's patches, for quilt
 #   stack      the key of the stack that was pushed
+#   pin        the pin whose stack it was
 #   folders    folders that the stack has created
 #   was        while files are being moved: the sha256 of each file before that
 
@@ -30,7 +31,7 @@ word()
 # hint COMMAND TREE: the make command to type
 hint()
 {
-	echo "'make $1 TREE=$(word "$2")'"
+	echo "'make $1 TREE=$(word "$2")$pin_word'"
 }
 
 tree_version()
@@ -55,14 +56,35 @@ check_version()
 	check_tree "$1"
 	version=$(tree_version "$1")
 	[ "$version" = "$(pin_value version)" ] ||
-		die "$1 is Linux $version, but the stack is for $(pin_value version): unpack that version and apply there"
+		die "$1 is Linux $version, but the stack is for $(pin_value version)$(other_pin "$version"): unpack that version and apply there"
+}
+
+# other_pin VERSION: that another pin is for it, if one is
+other_pin()
+{
+	for other in $(pins); do
+		if awk -v version="$1" '$1 == "version" && $2 == version { found = 1 }
+			END { exit !found }' "$top/patches/$other/pin"; then
+			echo " (for that of $1 say PIN=$other)"
+			return
+		fi
+	done
+}
+
+# check_pin TREE: stop if the stack that it has is that of another pin
+check_pin()
+{
+	[ -f "$1/.virtquilt/pin" ] || return 0
+	applied_pin=$(cat "$1/.virtquilt/pin")
+	[ "$applied_pin" = "$PIN" ] ||
+		die "the stack on $1 is that of pin $applied_pin: say PIN=$applied_pin"
 }
 
 # check_own_tree: stop if the tree that is used by default is not usable
 check_own_tree()
 {
 	[ -d "$linux" ] ||
-		die "the pinned tree is not there ($linux): fetch it with 'make tree'"
+		die "the pinned tree is not there ($linux): fetch it with 'make tree$pin_word'"
 	check_version "$linux"
 	case $(state_of "$linux") in
 	applied | none) ;;
