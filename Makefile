@@ -66,7 +66,7 @@ status: ## for each patch: applied, applies, in the tree, conflicts
 refresh: ## write the patches anew, from TREE's edited files if given
 	@./setup stack && scripts/stack refresh "$$TREE"
 
-export: ## the whole stack as mails for git am (OUT=folder, SIGNOFF=name)
+export: ## the whole stack as mails for git am (OUT=folder, SIGNOFF=name, TOPIC=interface)
 	@./setup stack && scripts/stack export "$$OUT" "$${TREE:-$$KERNEL_SRC}"
 
 kernel: ## build TREE with the stack (CONFIG=file)

@@ -3,6 +3,10 @@
 #
 # Write the stack as mails for git am. Sourced by scripts/stack.
 #
+# TOPIC= names a section of the series, "# TOPIC" at its head: then its patches
+# alone, without the new files, and a cover letter if the pin has one of it, in
+# cover-letter.TOPIC: a line "Subject: ...", an empty one, and the text.
+#
 # git does it, in a scratch repository of just the files that the stack touches.
 # So the mails have the index lines that "git am -3" needs, and are known to apply.
 
@@ -35,6 +39,20 @@ field()
 	sed -n "/^\$/q; s/^$1: //p" "$2" | head -n 1
 }
 
+# topic_names: the patches of TOPIC=, or all
+topic_names()
+{
+	[ -n "${TOPIC:-}" ] || {
+		patch_names
+		return
+	}
+	patch_names >"$new/all"
+	awk -v topic="# $TOPIC" '
+		FILENAME == ARGV[1] { known[$1]; next }
+		/^# [a-z0-9-]+$/ { on = $0 == topic; next }
+		on && $1 in known { print $1 }' "$new/all" "$patches/series"
+}
+
 export_series()
 {
 	out=$1 tree=$2
@@ -57,11 +75,17 @@ export_series()
 	commit_stack "$tree"
 	base_of "$tree"
 	write_mails
+	cover=
+	if [ -n "${TOPIC:-}" ] && [ -f "$patches/cover-letter.$TOPIC" ]; then
+		write_cover "$patches/cover-letter.$TOPIC"
+	fi
 	replace_mails
 	echo "$out: $(g rev-list --count base..HEAD) mails; in a git tree of Linux $(pin_value version): git am -3 $(word "$out")/*.patch"
 	for p in $left_out; do
 		echo "left out, since it changes nothing yet: $p"
 	done
+	[ -z "$cover" ] ||
+		echo "$out/$cover: the cover letter"
 	[ -n "$base" ] ||
 		echo "no base-commit: $base_why"
 	if grep -q "^Signed-off-by: .*\.example>" "$out"/*.patch; then
@@ -75,7 +99,8 @@ commit_stack()
 {
 	new=$scratch/new
 	mkdir -p "$new/tree" "$new/mails"
-	newfiles >"$new/newfiles"
+	: >"$new/newfiles"
+	[ -n "${TOPIC:-}" ] || newfiles >"$new/newfiles"
 	touched_by_series | comm -23 - "$new/newfiles" >"$new/files"
 	plant "$1" "$new" "$new/files"
 	g init -q
@@ -91,7 +116,7 @@ commit_stack()
 	: >"$new/names"
 	left_out=
 	lead=
-	for p in $(patch_names); do
+	for p in $(topic_names); do
 		if [ -z "$(touched "$patches/$p")" ]; then
 			left_out="$left_out $p"
 			continue
@@ -116,7 +141,8 @@ commit_stack()
 			die "$p does not apply ($(sed -n '/^error: /{s///p;q}' "$new/log")): $(way_past "$1" "$p"), then try again"
 		echo "$p" >>"$new/names"
 	done
-	[ -n "$lead" ] || die "the series is empty: there is nothing to export"
+	[ -n "$lead" ] ||
+		die "the series has no patch${TOPIC:+ of $TOPIC}: there is nothing to export"
 }
 
 commit_new_files()
@@ -176,7 +202,7 @@ write_mails()
 		name=$(sed -n "${n}p" "$new/names")
 		number=$(printf '%02d' "$n")
 		SIGNOFF=$signoff awk -v number="$number/$total" -v n="$n" \
-			-v base="$base_line" '
+			-v base="$base_line" -v topic="${TOPIC:-}" '
 			BEGIN { signoff = ENVIRON["SIGNOFF"] }
 			/^$/ { body = 1 }
 			!body && /^Subject: / { sub(/^Subject: /, "&[PATCH " number "] ") }
@@ -191,6 +217,8 @@ write_mails()
 				if (signoff && !signed)
 					print "Signed-off-by: " signoff
 			}
+			# The list has no use for where it is not yet.
+			topic != "" && !diff && /^Patch-mainline: / { next }
 			n == 1 && /^-- $/ { held = 1; next }
 			held {
 				if (/^virtquilt$/)
@@ -203,11 +231,34 @@ write_mails()
 	done
 }
 
+# write_cover FILE: what comes before the mails, with the list of them. It is named
+# such that the mails alone are *.patch, since git am has no use for it.
+write_cover()
+{
+	cover=00-cover-letter
+	from=$(field From "$patches/$lead")
+	case ${signoff:-},$from in
+	?*,*.example\>) from=$signoff ;;
+	esac
+	{
+		echo "From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001"
+		echo "From: $from"
+		echo "Date: $(field Date "$patches/$lead")"
+		echo "Subject: [PATCH 00/$total] $(field Subject "$1")"
+		sed '1,/^$/d' "$1" | sed '1s/^/\n/'
+		echo
+		g log --reverse --format='  %s' base..HEAD
+		echo
+		g diff --stat base HEAD
+		printf '\n%s\n-- \nvirtquilt\n' "$base_line"
+	} >"$new/mails/$cover"
+}
+
 # replace_mails: move the mails to $out, in place of those of a former export
 replace_mails()
 {
 	: >"$new/former"
-	for mail in "$out"/[0-9][0-9]-*.patch; do
+	for mail in "$out"/[0-9][0-9]-*.patch "$out/00-cover-letter"; do
 		[ -e "$mail" ] || continue
 		if [ "$(tail -n 2 "$mail" | head -n 1)" = virtquilt ] ||
 			[ "$(tail -n 1 "$mail")" = virtquilt ]; then
@@ -219,9 +270,9 @@ replace_mails()
 	# All of them, or none
 	parts=$out/.new
 	rm -rf -- "$parts"
-	{ mkdir -- "$parts" && cp -- "$new"/mails/*.patch "$parts"; } 2>/dev/null ||
+	{ mkdir -- "$parts" && cp -- "$new"/mails/* "$parts"; } 2>/dev/null ||
 		die "the mails cannot be written to $out: free some space, or name another folder with OUT="
-	mv -f -- "$parts"/*.patch "$out"
+	mv -f -- "$parts"/* "$out"
 	while read -r mail; do
 		[ -e "$new/mails/${mail##*/}" ] || rm -f -- "$mail"
 	done <"$new/former"
