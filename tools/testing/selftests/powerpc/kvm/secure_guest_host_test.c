@@ -216,7 +216,7 @@ static bool race_share_abort(void)
 static void hold_next_try(struct helper *h, struct vm *vm,
 			  int64_t (*call)(void *vm))
 {
-	point("fixup_user_fault", UV_STAND_IN_HOLD, 0, 1, 0);
+	point("fixup_user_fault", UV_STAND_IN_HOLD_AFTER, 0, 1, 0);
 	help(h, call, vm);
 	wait_held();
 	pin(0);
@@ -777,11 +777,9 @@ static bool long_way(void)
 
 	create(&vm, true);
 	mem2 = vm_slot(&vm, 1, 4094 * PAGE_BYTES, PAGES2);
-	fill(mem2, PAGES2, SEED2);
 	good = expect("H_SVM_INIT_START", start(&vm), H_SUCCESS) &
 	       expect("H_SVM_INIT_DONE", done(&vm), H_SUCCESS) &
-	       in_use(&vm, 2, PAGES + PAGES2) &
-	       holds_cipher(mem2, 4094 * PAGE_BYTES, 0, PAGES2, SEED2);
+	       in_use(&vm, 2, PAGES + PAGES2);
 	destroy(&vm, mem2);
 	return good;
 }

@@ -5,6 +5,7 @@
  *
  * Makes a function fail that kvm-hv calls when it is loaded, too.
  */
+#include <linux/atomic.h>
 #include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -26,7 +27,7 @@ MODULE_PARM_DESC(form, "0: nodes, 1: ranges as of old, 2: nothing");
 
 static char *fail;
 module_param(fail, charp, 0444);
-MODULE_PARM_DESC(fail, "the function that fails when a module calls it");
+MODULE_PARM_DESC(fail, "the function that fails when next a module calls it");
 
 static long result;
 module_param(result, long, 0444);
@@ -65,10 +66,12 @@ static int announce(const u8 *begin, size_t len)
 	return rc;
 }
 
+static atomic_t failed;
+
 static int __kprobes fail_taken(struct kprobe *probe, struct pt_regs *regs)
 {
-	/* This module calls none of it any more when it has been loaded. */
-	if (!is_vmalloc_addr((void *)regs->link))
+	/* The module that is loaded next is kvm-hv. */
+	if (!is_vmalloc_addr((void *)regs->link) || atomic_xchg(&failed, 1))
 		return 0;
 	regs->gpr[3] = result;
 	regs->nip = regs->link;
