@@ -7,6 +7,14 @@
  *
  * Races are not waited for: the stand-in holds one side where the other can
  * come in between.
+ *
+ * No case comes to these paths of KVM's:
+ *
+ *  - H_SVM_PAGE_IN that shares a page and is killed while the host unmaps the
+ *    page again and again: who is killed sees no answer, and the next try
+ *    finds the page;
+ *  - H_SVM_INIT_DONE for a memslot that no pages are tracked of: none can come
+ *    or go since the start without being taken in or forgotten.
  */
 #define _GNU_SOURCE
 #include <errno.h>
