@@ -8,7 +8,8 @@
 
 # ccache keys by content and sees paths below build/ relative, so a second
 # clone finds what the first one compiled. It goes by the dependencies that the
-# compiler writes, which spares a run of the preprocessor for each file.
+# compiler writes, which spares a run of the preprocessor for each file; see
+# scripts/cc for what it does not see so.
 # shellcheck disable=SC2154 # from lib.sh
 {
 	CCACHE_DIR=$cache/ccache
@@ -35,5 +36,5 @@ kbuild()
 	kbuild_tree=$1 kbuild_objects=$2
 	shift 2
 	bare make -s -C "$kbuild_tree" O="$kbuild_objects" -j"$(njobs)" \
-		CC="ccache ${CROSS_COMPILE:-}gcc" "$@"
+		CC="$top/scripts/cc ${CROSS_COMPILE:-}gcc" "$@"
 }
