@@ -93,6 +93,16 @@ mutant_machines()
 	done | sort -k1,1 -k2,2nr -k3 | awk '!seen[$1]++ { print $1, $3 }'
 }
 
+# boots_with OBJECTS: what machines are booted with, a sum for each file
+boots_with()
+{
+	(
+		cd "$1" || exit
+		sha256sum lab-image
+		find root/lab -type f | sort | xargs sha256sum
+	)
+}
+
 # build_machine MACHINE: what it boots, or a row that says that it does not build
 build_machine()
 {
