@@ -82,6 +82,10 @@ dkms-remove: ## take them off, the stock modules are back
 dkms-status: ## for each module: stock, installed, loaded
 	@scripts/dkms status $${KERNEL:+"$$KERNEL"}
 
+status-page: ## write Documentation/status.md, which kernel has what
+	@scripts/status-page >Documentation/status.md.new
+	@mv Documentation/status.md.new Documentation/status.md
+
 deb: ## the Debian package that does the same
 	@scripts/check deb
 
@@ -99,4 +103,4 @@ help: ## this list
 
 .PHONY: all check list cases mutants lint bisect bench apply unapply status refresh export \
 	kernel tree clean help check-dkms check-upstream \
-	dkms-install dkms-remove dkms-status deb
+	dkms-install dkms-remove dkms-status deb status-page

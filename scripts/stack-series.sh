@@ -116,7 +116,8 @@ touched_by_series()
 	)
 }
 
-# new_below FOLDER: the new files in it, by their paths in a tree
+# new_below FOLDER: the new files in it, by their paths in a tree. The project's own
+# pages are in the same folder as the kernel's.
 new_below()
 {
 	(
@@ -126,7 +127,7 @@ new_below()
 			tools/testing/selftests; do
 			[ ! -d "$d" ] || set -- "$@" "$d"
 		done
-		[ $# -eq 0 ] || find "$@" -type f ! -name '*~' \
+		[ $# -eq 0 ] || find "$@" -type f ! -name '*.md' ! -name '*~' \
 			! -name '.*' ! -name '*.o' ! -name '*.ko' \
 			! -name '*.mod*' ! -name '*.rej' ! -name '*.orig' \
 			! -name 'Module.symvers'
@@ -171,6 +172,14 @@ new_source()
 	else
 		echo "$top/$1"
 	fi
+}
+
+# new_sources: the new files, by their paths in the project
+new_sources()
+{
+	newfiles | while read -r f; do
+		new_source "$f"
+	done
 }
 
 # copy_new DIR LIST: copy the listed new files to DIR
