@@ -21,6 +21,9 @@
 #define ROUNDS		5
 #define OPENS		20
 
+/* 256 groups against 1 */
+#define LIMIT		1.2
+
 static struct mdev mdevs[MAX_GROUPS];
 static struct user users[MAX_GROUPS];
 
@@ -60,7 +63,7 @@ static int open_cost(int group, const struct mdev *m, double *cycles)
 	return 0;
 }
 
-static int measure(int iommu, int probe, int groups)
+static int measure(int iommu, int probe, int groups, double *call)
 {
 	double first, last, open;
 	int i, parent, ret;
@@ -95,6 +98,7 @@ static int measure(int iommu, int probe, int groups)
 	printf("call_oldest_group\t%d\t%.1f\tcycles\n", groups, last);
 	printf("open_device\t%d\t%.0f\tcycles\n", groups, open);
 	printf("share_of_open\t%d\t%.2f\tpercent\n", groups, 100 * last / open);
+	*call = first > last ? first : last;
 
 	for (i = groups - 1; i >= 0; i--)
 		user_close(&users[i]);
@@ -105,11 +109,12 @@ static int measure(int iommu, int probe, int groups)
 int main(void)
 {
 	static const int sizes[] = { 1, 16, MAX_GROUPS };
+	double call[ARRAY_SIZE(sizes)], ratio;
 	int iommu, probe, ret;
 	unsigned int i;
 
 	ksft_print_header();
-	ksft_set_plan(1);
+	ksft_set_plan(2);
 	ret = modules_load(false);
 	if (ret)
 		ksft_exit_fail_msg("modules cannot be loaded: %s\n",
@@ -118,10 +123,15 @@ int main(void)
 	probe = probe_open();
 	ret = iommu < 0 ? iommu : probe < 0 ? probe : devices_remove_all(iommu);
 	for (i = 0; i < ARRAY_SIZE(sizes) && !ret; i++)
-		ret = measure(iommu, probe, sizes[i]);
+		ret = measure(iommu, probe, sizes[i], &call[i]);
 	if (ret)
 		ksft_exit_fail_msg("%s\n", strerror(-ret));
 
 	ksft_test_result_pass("every size was measured\n");
-	ksft_exit_pass();
+	ratio = call[ARRAY_SIZE(sizes) - 1] / call[0];
+	printf("call_against_one_group\t%d\t%.2f\tratio\n", MAX_GROUPS, ratio);
+	ksft_test_result(call[0] > 0 && ratio <= LIMIT,
+			 "a call costs at most %.1f times as much with %d groups\n",
+			 LIMIT, MAX_GROUPS);
+	ksft_exit(ksft_get_fail_cnt() == 0);
 }

@@ -317,6 +317,28 @@ char thread_state(pid_t tid)
 	return p && p[1] ? p[2] : 0;
 }
 
+/* How often it went to sleep, or -1 */
+long thread_switches(pid_t tid)
+{
+	static const char key[] = "\nvoluntary_ctxt_switches:";
+	char path[64], text[4096], *p;
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (len <= 0)
+		return -1;
+	text[len] = '\0';
+	p = strstr(text, key);
+
+	return p ? atol(p + strlen(key)) : -1;
+}
+
 /*
  * The software IOMMU and its devices
  */
@@ -634,6 +656,11 @@ int probe_domain(int probe, struct vfio_test_domain *answer)
 int probe_domain_null(int probe, struct vfio_test_domain *answer)
 {
 	return call(probe, VFIO_TEST_DOMAIN_NULL, answer);
+}
+
+int probe_domain_error(int probe, struct vfio_test_domain *answer)
+{
+	return call(probe, VFIO_TEST_DOMAIN_ERROR, answer);
 }
 
 int probe_calls(int probe, struct vfio_test_calls *calls)

@@ -69,6 +69,7 @@ int probe_hold(int probe, unsigned int bus, const char *name);
 int probe_release(int probe);
 int probe_domain(int probe, struct vfio_test_domain *answer);
 int probe_domain_null(int probe, struct vfio_test_domain *answer);
+int probe_domain_error(int probe, struct vfio_test_domain *answer);
 int probe_calls(int probe, struct vfio_test_calls *calls);
 int probe_lookup(int probe, __u64 iova, __u64 *phys);
 int probe_phys(int probe, const void *vaddr, __u64 *phys);
@@ -77,6 +78,7 @@ int probe_bench(int probe, struct vfio_test_bench *bench);
 void *page_alloc(size_t size);
 void close_all_but(int keep);
 char thread_state(pid_t tid);
+long thread_switches(pid_t tid);
 
 int file_write(const char *path, const char *text);
 int link_base(const char *path, char *base, size_t size);

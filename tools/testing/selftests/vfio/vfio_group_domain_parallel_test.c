@@ -44,6 +44,16 @@ struct worker {
 	int first;
 };
 
+/* Who asks for one group all the time */
+struct asker {
+	pthread_t thread;
+	struct shared *shared;
+	int probe;
+	unsigned int domain;
+	atomic_bool stop;
+	unsigned long calls;
+};
+
 static void fail(struct shared *s, const char *fmt, ...)
 {
 	va_list args;
@@ -174,6 +184,26 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static void *ask(void *arg)
+{
+	struct asker *a = arg;
+	struct vfio_test_domain answer;
+	int ret;
+
+	do {
+		ret = probe_domain(a->probe, &answer);
+		if (ret || answer.error || answer.domain != a->domain) {
+			fail(a->shared, "call %lu: %d, error %d, domain %u, expected %u\n",
+			     a->calls, ret, answer.error, answer.domain,
+			     a->domain);
+			break;
+		}
+		a->calls++;
+	} while (!a->stop);
+
+	return NULL;
+}
+
 FIXTURE(parallel)
 {
 	struct shared s;
@@ -248,10 +278,13 @@ TEST_F_TIMEOUT(parallel, groups_with_a_container_each, TIMEOUT)
 
 /*
  * A container without groups has no IOMMU, so one more group, behind an IOMMU
- * of which the others come and go, stays in it all the time.
+ * of which the others come and go, stays in it all the time.  It has one answer
+ * while they do.
  */
 TEST_F_TIMEOUT(parallel, groups_in_one_container, TIMEOUT)
 {
+	struct asker a = { .shared = &self->s };
+	struct vfio_test_mdev_info info;
 	struct user anchor;
 	struct mdev m;
 
@@ -261,8 +294,19 @@ TEST_F_TIMEOUT(parallel, groups_in_one_container, TIMEOUT)
 	ASSERT_EQ(0, container_map(anchor.container, self->s.pages, IOVA,
 				   GROUPS * PAGE));
 	self->s.container = anchor.container;
-	ASSERT_EQ(0, run_workers(&self->s));
+
+	ASSERT_EQ(0, mdev_info(anchor.device, &info));
+	a.domain = info.domain;
+	a.probe = probe_open();
+	ASSERT_LE(0, a.probe);
+	ASSERT_EQ(0, probe_hold(a.probe, VFIO_TEST_BUS_MDEV, m.name));
+	ASSERT_EQ(0, pthread_create(&a.thread, NULL, ask, &a));
+	EXPECT_EQ(0, run_workers(&self->s));
+	a.stop = true;
+	pthread_join(a.thread, NULL);
 	EXPECT_EQ(0, self->s.failed);
+	EXPECT_LT(0, a.calls);
+	printf("# %lu answers for a group that stays\n", a.calls);
 }
 
 /* The last fixture: what all cases together have left behind */

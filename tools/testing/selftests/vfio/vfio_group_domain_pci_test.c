@@ -4,7 +4,9 @@
  *
  * The device is QEMU's edu, bound to vfio-pci.  It can copy 4 KiB between
  * memory and itself, so that the mappings in the domain which the call
- * returns can be seen to be those that the IOMMU uses.
+ * returns can be seen to be those that the IOMMU uses.  Two more sit behind a
+ * bridge to conventional PCI, where the IOMMU cannot tell one from the other:
+ * they are in one group.
  */
 
 #define _GNU_SOURCE
@@ -51,6 +53,7 @@
 #define TIMEOUT		120
 
 static char edu[64];		/* address of the device, empty if there is none */
+static char pair[2][64];	/* those of two that share a group, or empty */
 
 static bool file_is(const char *dev, const char *file, const char *value)
 {
@@ -68,47 +71,60 @@ static bool file_is(const char *dev, const char *file, const char *value)
 	return !strncmp(text, value, strlen(value));
 }
 
+static int edu_group(const char *dev)
+{
+	char path[512], base[64];
+	int ret;
+
+	snprintf(path, sizeof(path), PCI "devices/%s/iommu_group", dev);
+	ret = link_base(path, base, sizeof(base));
+
+	return ret ? ret : atoi(base);
+}
+
+/* All on conventional PCI are on one bus, and so in one group */
 static void edu_find(void)
 {
 	DIR *dir = opendir(PCI "devices");
+	char name[3][64];
 	struct dirent *e;
+	int n = 0, i, j;
 
-	while (dir && (e = readdir(dir))) {
+	while (dir && n < 3 && (e = readdir(dir))) {
 		if (file_is(e->d_name, "vendor", EDU_VENDOR) &&
-		    file_is(e->d_name, "device", EDU_DEVICE)) {
-			snprintf(edu, sizeof(edu), "%.63s", e->d_name);
-			break;
-		}
+		    file_is(e->d_name, "device", EDU_DEVICE))
+			snprintf(name[n++], sizeof(name[0]), "%.63s",
+				 e->d_name);
 	}
 	if (dir)
 		closedir(dir);
+
+	for (i = 0; i < n; i++) {
+		for (j = 0; j < n; j++) {
+			if (i != j && edu_group(name[i]) == edu_group(name[j]))
+				break;
+		}
+		if (j == n)
+			strcpy(edu, name[i]);
+		else
+			strcpy(pair[pair[0][0] ? 1 : 0], name[i]);
+	}
 }
 
-static int edu_bind(const char *driver)
+static int edu_bind(const char *dev, const char *driver)
 {
 	char path[256];
 	int ret;
 
-	snprintf(path, sizeof(path), PCI "devices/%s/driver/unbind", edu);
+	snprintf(path, sizeof(path), PCI "devices/%s/driver/unbind", dev);
 	if (!access(path, F_OK))
-		file_write(path, edu);
-	snprintf(path, sizeof(path), PCI "devices/%s/driver_override", edu);
+		file_write(path, dev);
+	snprintf(path, sizeof(path), PCI "devices/%s/driver_override", dev);
 	ret = file_write(path, driver);
 	if (ret)
 		return ret;
 
-	return file_write(PCI "drivers_probe", edu);
-}
-
-static int edu_group(void)
-{
-	char path[256], base[64];
-	int ret;
-
-	snprintf(path, sizeof(path), PCI "devices/%s/iommu_group", edu);
-	ret = link_base(path, base, sizeof(base));
-
-	return ret ? ret : atoi(base);
+	return file_write(PCI "drivers_probe", dev);
 }
 
 FIXTURE(pci)
@@ -123,7 +139,7 @@ FIXTURE(pci)
 
 FIXTURE_SETUP(pci)
 {
-	self->group = edu_group();
+	self->group = edu_group(edu);
 	ASSERT_LE(0, self->group);
 	self->iommu = iommu_open();
 	ASSERT_LE(0, self->iommu);
@@ -134,7 +150,7 @@ FIXTURE_SETUP(pci)
 	ASSERT_NE(NULL, self->page);
 	ASSERT_EQ(0, probe_phys(self->probe, self->page, &self->phys));
 
-	ASSERT_EQ(0, edu_bind("vfio-pci"));
+	ASSERT_EQ(0, edu_bind(edu, "vfio-pci"));
 	ASSERT_EQ(0, user_open(&self->u, self->group, edu));
 }
 
@@ -143,7 +159,7 @@ FIXTURE_TEARDOWN(pci)
 	struct vfio_test_stats stats;
 
 	close_all_but(self->iommu);
-	EXPECT_EQ(0, edu_bind("\n"));
+	EXPECT_EQ(0, edu_bind(edu, "\n"));
 	ASSERT_EQ(0, devices_remove_all(self->iommu));
 	ASSERT_EQ(0, iommu_stats(self->iommu, &stats));
 	EXPECT_EQ(0, stats.devices);
@@ -200,6 +216,43 @@ TEST_F_TIMEOUT(pci, mediated_device_beside_it_gets_another_domain, TIMEOUT)
 	EXPECT_EQ(0, answer.domain);
 	EXPECT_EQ(1, answer.is_attached);
 	user_close(&u);
+}
+
+/* They come and go one by one, the domain is that of the group */
+TEST_F_TIMEOUT(pci, devices_of_one_group_share_its_domain, TIMEOUT)
+{
+	struct vfio_test_domain answer;
+	int device[2], i;
+	struct user u;
+	__u64 phys;
+
+	ASSERT_NE(0, pair[1][0]);
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, edu_bind(pair[i], "vfio-pci"));
+	ASSERT_EQ(0, user_join(&u, self->u.container, edu_group(pair[0]), NULL));
+	ASSERT_EQ(0, container_map(self->u.container, self->page, IOVA_IN, PAGE));
+
+	for (i = 0; i < 2; i++) {
+		device[i] = group_device(u.group, pair[i]);
+		ASSERT_LE(0, device[i]);
+	}
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, pair[i]));
+		ASSERT_EQ(0, probe_domain(self->probe, &answer));
+		EXPECT_EQ(0, answer.error);
+		EXPECT_EQ(1, answer.is_attached);
+		close(device[i]);
+		ASSERT_EQ(0, probe_domain(self->probe, &answer));
+		EXPECT_EQ(0, answer.error);
+		EXPECT_EQ(1, answer.is_attached);
+		ASSERT_EQ(0, probe_lookup(self->probe, IOVA_IN, &phys));
+		EXPECT_EQ(self->phys, phys);
+		ASSERT_EQ(0, probe_release(self->probe));
+	}
+
+	user_close(&u);
+	for (i = 0; i < 2; i++)
+		EXPECT_EQ(0, edu_bind(pair[i], "\n"));
 }
 
 static void edu_write(void *bar, size_t reg, __u64 value)
@@ -300,7 +353,7 @@ int main(int argc, char **argv)
 	edu_find();
 	if (!edu[0])
 		ksft_exit_skip("the machine has no edu device\n");
-	if (edu_group() < 0)
+	if (edu_group(edu) < 0)
 		ksft_exit_skip("no IOMMU translates the edu device\n");
 
 	ret = modules_load(true);

@@ -110,6 +110,7 @@ static long vtp_domain(struct vfio_group *group, struct device *dev,
 	atomic_inc(&vtp_entered);
 	domain = vfio_group_domain(group);
 	atomic_inc(&vtp_left);
+	answer.is_same = domain == vfio_group_iommu_domain(group);
 
 	if (IS_ERR(domain)) {
 		answer.error = PTR_ERR(domain);
@@ -233,6 +234,8 @@ static long vtp_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return vtp_domain(f->group, f->dev, uarg);
 	case VFIO_TEST_DOMAIN_NULL:
 		return vtp_domain(NULL, NULL, uarg);
+	case VFIO_TEST_DOMAIN_ERROR:
+		return vtp_domain(ERR_PTR(-ENXIO), NULL, uarg);
 	case VFIO_TEST_LOOKUP:
 		if (!f->group)
 			return -EINVAL;
@@ -318,6 +321,22 @@ static void vtp_bare_detach(void *data, struct iommu_group *group)
 {
 }
 
+/* And one that has no domain for any group */
+
+static long vtp_null_ioctl(void *data, unsigned int cmd, unsigned long arg)
+{
+	if (cmd == VFIO_CHECK_EXTENSION)
+		return arg == VFIO_TEST_NULL_IOMMU;
+
+	return -ENOTTY;
+}
+
+static struct iommu_domain *vtp_null_domain(void *data,
+					    struct iommu_group *group)
+{
+	return NULL;
+}
+
 static const struct vfio_iommu_driver_ops vtp_bare_ops = {
 	.name		= "vfio-test-bare",
 	.owner		= THIS_MODULE,
@@ -328,6 +347,17 @@ static const struct vfio_iommu_driver_ops vtp_bare_ops = {
 	.detach_group	= vtp_bare_detach,
 };
 
+static const struct vfio_iommu_driver_ops vtp_null_ops = {
+	.name		= "vfio-test-null",
+	.owner		= THIS_MODULE,
+	.open		= vtp_bare_open,
+	.release	= vtp_bare_release,
+	.ioctl		= vtp_null_ioctl,
+	.attach_group	= vtp_bare_attach,
+	.detach_group	= vtp_bare_detach,
+	.group_domain	= vtp_null_domain,
+};
+
 static int __init vtp_init(void)
 {
 	int ret;
@@ -336,9 +366,20 @@ static int __init vtp_init(void)
 	if (ret)
 		return ret;
 
+	ret = vfio_register_iommu_driver(&vtp_null_ops);
+	if (ret)
+		goto out_bare;
+
 	ret = misc_register(&vtp_misc);
 	if (ret)
-		vfio_unregister_iommu_driver(&vtp_bare_ops);
+		goto out_null;
+
+	return 0;
+
+out_null:
+	vfio_unregister_iommu_driver(&vtp_null_ops);
+out_bare:
+	vfio_unregister_iommu_driver(&vtp_bare_ops);
 
 	return ret;
 }
@@ -346,6 +387,7 @@ static int __init vtp_init(void)
 static void __exit vtp_exit(void)
 {
 	misc_deregister(&vtp_misc);
+	vfio_unregister_iommu_driver(&vtp_null_ops);
 	vfio_unregister_iommu_driver(&vtp_bare_ops);
 }
 

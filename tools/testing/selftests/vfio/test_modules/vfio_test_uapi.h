@@ -118,8 +118,12 @@ struct vfio_test_mdev_dma {
  * file holds one group at most; closing it lets the group go.
  */
 
-/* VFIO_SET_IOMMU argument of a backend that has no group_domain operation */
+/*
+ * VFIO_SET_IOMMU argument of a backend that has no group_domain operation, and
+ * of one whose operation returns NULL
+ */
 #define VFIO_TEST_BARE_IOMMU	0x7e57
+#define VFIO_TEST_NULL_IOMMU	0x7e58
 
 enum vfio_test_bus {
 	VFIO_TEST_BUS_MDEV,
@@ -139,10 +143,14 @@ struct vfio_test_domain {
 	__u32 is_null;		/* it returned NULL, which it never may */
 	__u32 domain;		/* number, if it is one of the software IOMMU's */
 	__u32 is_attached;	/* it is iommu_get_domain_for_dev() of the device */
+	__u32 is_same;		/* vfio_group_iommu_domain() returns it too */
 };
 
 #define VFIO_TEST_DOMAIN	_IOR(VFIO_TEST_MAGIC, 0x22, struct vfio_test_domain)
+
+/* The same without a group, and with a group that is an error */
 #define VFIO_TEST_DOMAIN_NULL	_IOR(VFIO_TEST_MAGIC, 0x23, struct vfio_test_domain)
+#define VFIO_TEST_DOMAIN_ERROR	_IOR(VFIO_TEST_MAGIC, 0x28, struct vfio_test_domain)
 
 /* iommu_iova_to_phys() by the domain that vfio_group_domain() returns */
 struct vfio_test_lookup {
