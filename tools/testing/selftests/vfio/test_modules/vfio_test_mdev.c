@@ -22,6 +22,7 @@
 #include <linux/mdev.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -40,6 +41,11 @@
  * @domain: address space of its DMA, valid while @group is held, or NULL
  * @pasid: tag of its DMA, 0 without @domain
  * @error: what vfio_group_domain() answered
+ * @notified: @unmap_nb is registered
+ * @unmap_nb: is told what is unmapped
+ * @pin_lock: guards all below; taken while VFIO tells what is unmapped
+ * @pinned: a page is pinned
+ * @pin: which, and for how long
  */
 struct vtm_device {
 	struct mdev_device *mdev;
@@ -51,6 +57,12 @@ struct vtm_device {
 	struct iommu_domain *domain;
 	int pasid;
 	int error;
+
+	bool notified;
+	struct notifier_block unmap_nb;
+	struct mutex pin_lock;	/* guards all below */
+	bool pinned;
+	struct vfio_test_mdev_pin pin;
 };
 
 /*
@@ -126,6 +138,71 @@ static void vtm_put_domain(struct vtm_device *vtm)
 }
 
 /*
+ * A page of the user's, pinned for as long as a test wants, which is longer
+ * than a driver may
+ */
+
+static int vtm_pin(struct vtm_device *vtm)
+{
+	unsigned long pfn = vtm->pin.iova >> PAGE_SHIFT, phys;
+	int ret;
+
+	lockdep_assert_held(&vtm->pin_lock);
+
+	ret = vfio_pin_pages(mdev_dev(vtm->mdev), &pfn, 1,
+			     IOMMU_READ | IOMMU_WRITE, &phys);
+	vtm->pinned = ret == 1;
+
+	return vtm->pinned ? 0 : ret ?: -EFAULT;
+}
+
+static void vtm_unpin(struct vtm_device *vtm)
+{
+	unsigned long pfn = vtm->pin.iova >> PAGE_SHIFT;
+
+	lockdep_assert_held(&vtm->pin_lock);
+
+	if (vtm->pinned)
+		vfio_unpin_pages(mdev_dev(vtm->mdev), &pfn, 1);
+	vtm->pinned = false;
+}
+
+static int vtm_unmap(struct notifier_block *nb, unsigned long action,
+		     void *data)
+{
+	struct vtm_device *vtm = container_of(nb, struct vtm_device, unmap_nb);
+	struct vfio_iommu_type1_dma_unmap *unmap = data;
+
+	if (action != VFIO_IOMMU_NOTIFY_DMA_UNMAP)
+		return NOTIFY_OK;
+
+	mutex_lock(&vtm->pin_lock);
+	if (vtm->pinned && vtm->pin.iova >= unmap->iova &&
+	    vtm->pin.iova - unmap->iova < unmap->size) {
+		vtm->pin.told++;
+		vtm_unpin(vtm);
+		if (vtm->pin.keep) {
+			vtm->pin.keep--;
+			vtm_pin(vtm);
+		}
+	}
+	mutex_unlock(&vtm->pin_lock);
+
+	return NOTIFY_OK;
+}
+
+static void vtm_let_go(struct vtm_device *vtm)
+{
+	mutex_lock(&vtm->pin_lock);
+	vtm_unpin(vtm);
+	mutex_unlock(&vtm->pin_lock);
+	if (vtm->notified)
+		vfio_unregister_notifier(mdev_dev(vtm->mdev), VFIO_IOMMU_NOTIFY,
+					 &vtm->unmap_nb);
+	vtm->notified = false;
+}
+
+/*
  * VFIO calls this for each file descriptor of the device.  The group cannot
  * leave its container before the last one is closed, so what the first open
  * finds holds for the others.
@@ -150,8 +227,10 @@ static void vtm_release(struct mdev_device *mdev)
 	struct vtm_device *vtm = mdev_get_drvdata(mdev);
 
 	mutex_lock(&vtm->lock);
-	if (!--vtm->opens)
+	if (!--vtm->opens) {
+		vtm_let_go(vtm);
 		vtm_put_domain(vtm);
+	}
 	mutex_unlock(&vtm->lock);
 }
 
@@ -211,6 +290,51 @@ static long vtm_test_dma(struct vtm_device *vtm, unsigned long arg)
 		-EFAULT : 0;
 }
 
+static long vtm_test_pin(struct vtm_device *vtm, unsigned long arg)
+{
+	unsigned long events = VFIO_IOMMU_NOTIFY_DMA_UNMAP;
+	struct vfio_test_mdev_pin pin;
+	int ret = 0;
+
+	if (copy_from_user(&pin, (void __user *)arg, sizeof(pin)))
+		return -EFAULT;
+
+	mutex_lock(&vtm->lock);
+	if (!vtm->notified) {
+		vtm->unmap_nb.notifier_call = vtm_unmap;
+		ret = vfio_register_notifier(mdev_dev(vtm->mdev),
+					     VFIO_IOMMU_NOTIFY, &events,
+					     &vtm->unmap_nb);
+		vtm->notified = !ret;
+	}
+	if (!ret) {
+		mutex_lock(&vtm->pin_lock);
+		vtm_unpin(vtm);
+		vtm->pin = pin;
+		vtm->pin.told = 0;
+		if (pin.iova != ~0ULL)
+			ret = vtm_pin(vtm);
+		mutex_unlock(&vtm->pin_lock);
+	}
+	mutex_unlock(&vtm->lock);
+
+	return ret;
+}
+
+static long vtm_test_pinned(struct vtm_device *vtm, unsigned long arg)
+{
+	struct vfio_test_mdev_pin pin;
+
+	mutex_lock(&vtm->pin_lock);
+	pin = vtm->pin;
+	if (!vtm->pinned)
+		pin.iova = ~0ULL;
+	mutex_unlock(&vtm->pin_lock);
+
+	return copy_to_user((void __user *)arg, &pin, sizeof(pin)) ?
+		-EFAULT : 0;
+}
+
 static long vtm_ioctl(struct mdev_device *mdev, unsigned int cmd,
 		      unsigned long arg)
 {
@@ -223,6 +347,10 @@ static long vtm_ioctl(struct mdev_device *mdev, unsigned int cmd,
 		return vtm_test_info(vtm, arg);
 	case VFIO_TEST_MDEV_DMA:
 		return vtm_test_dma(vtm, arg);
+	case VFIO_TEST_MDEV_PIN:
+		return vtm_test_pin(vtm, arg);
+	case VFIO_TEST_MDEV_PINNED:
+		return vtm_test_pinned(vtm, arg);
 	default:
 		return -ENOTTY;
 	}
@@ -247,6 +375,7 @@ static int vtm_create(struct kobject *kobj, struct mdev_device *mdev)
 	vtm->mdev = mdev;
 	vtm->has_iommu = has_iommu;
 	mutex_init(&vtm->lock);
+	mutex_init(&vtm->pin_lock);
 
 	/* Before this returns, as VFIO may look once the device is added */
 	if (has_iommu) {

@@ -114,6 +114,20 @@ struct vfio_test_mdev_dma {
 #define VFIO_TEST_MDEV_DMA	_IOWR(VFIO_TEST_MAGIC, 0x11, struct vfio_test_mdev_dma)
 
 /*
+ * Pin the page at @iova, or none if @iova is ~0.  When the driver is told that
+ * the memory is being unmapped, it lets go of the page and pins it again, @keep
+ * times; that is what no driver may do.
+ */
+struct vfio_test_mdev_pin {
+	__u64 iova;
+	__u32 keep;
+	__u32 told;		/* out: how often it was told since the last pin */
+};
+
+#define VFIO_TEST_MDEV_PIN	_IOW(VFIO_TEST_MAGIC, 0x12, struct vfio_test_mdev_pin)
+#define VFIO_TEST_MDEV_PINNED	_IOR(VFIO_TEST_MAGIC, 0x13, struct vfio_test_mdev_pin)
+
+/*
  * /dev/vfio-test-probe: calls vfio_group_domain() for any device.  Each open
  * file holds one group at most; closing it lets the group go.
  */
