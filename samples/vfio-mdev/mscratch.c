@@ -17,6 +17,7 @@
 #include <linux/eventfd.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/idr.h>
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
 #include <linux/lockdep.h>
@@ -47,6 +48,14 @@
 #define MSCRATCH_OFFSET_MASK	GENMASK_ULL(MSCRATCH_INDEX_SHIFT - 1, 0)
 #define MSCRATCH_OFFSET(index)	((u64)(index) << MSCRATCH_INDEX_SHIFT)
 
+/*
+ * The file is an anonymous one, and all of these have their mappings in one
+ * place.  Those of the scratch memory of a device are at an offset there that
+ * is its own, behind what a user can name.
+ */
+#define MSCRATCH_MAPS		BIT(20)
+#define MSCRATCH_MAX_ID		(MSCRATCH_MAPS - 1)
+
 #define MSCRATCH_CONFIG_SIZE	PCI_CFG_SPACE_SIZE
 #define MSCRATCH_MSI_CAP	0x40
 
@@ -56,7 +65,8 @@
 
 /*
  * For how many jiffies it keeps away from memory that is being unmapped: type1
- * gives up with a BUG() when it finds pages pinned ten times
+ * gives up when it finds pages pinned ten times, and that of many kernels does
+ * so with a BUG()
  */
 #define MSCRATCH_UNMAP_HOLD	(HZ / 2)
 
@@ -139,8 +149,11 @@ struct mscratch_saved {
  * @scratch: the scratch memory
  * @pages: its size in pages
  * @dirty: pages of it that are to be sent
- * @mapped: pages that userspace has mapped for writing at some time, and so
- *	can change without being seen
+ * @id: number of the device, for its mappings
+ * @mapping: where userspace's mappings of @scratch are found, once there is one
+ * @map_lock: guards @mapped
+ * @mapped: pages that userspace can write without being seen, by a mapping;
+ *	those that it can are dirty as well while the device runs
  * @open_lock: guards @opens
  * @opens: open file descriptors
  * @group: the VFIO group, held while @opens is not 0
@@ -168,6 +181,10 @@ struct mscratch {
 	void *scratch;
 	unsigned int pages;
 	unsigned long *dirty;
+
+	int id;
+	struct address_space *mapping;
+	struct mutex map_lock;	/* guards mapped */
 	unsigned long *mapped;
 
 	struct mutex open_lock;	/* guards opens */
@@ -195,6 +212,8 @@ struct mscratch {
 	struct mutex irq_lock;	/* guards msi */
 	struct eventfd_ctx *msi;
 };
+
+static DEFINE_IDA(mscratch_ids);
 
 /* Scratch memory that all devices may still take */
 static DEFINE_MUTEX(mscratch_memory_lock);
@@ -427,14 +446,7 @@ static int mscratch_quiesce(void *data)
 /* No new DMA is started. */
 static int mscratch_stop(void *data)
 {
-	struct mscratch *ms = data;
-	unsigned int page;
-
-	mscratch_no_dma(ms, MSCRATCH_STOPPED);
-
-	/* What userspace can write without being seen has to be sent now */
-	for_each_set_bit(page, ms->mapped, ms->pages)
-		set_bit(page, ms->dirty);
+	mscratch_no_dma(data, MSCRATCH_STOPPED);
 
 	return 0;
 }
@@ -465,41 +477,43 @@ static int mscratch_save_begin(void *data)
 }
 
 /*
- * The next pages to be sent, from @first to before @end.  While the device runs
- * it makes no sense to send what is being written unseen.
+ * These pages are about to be sent.  While the device runs, those that userspace
+ * has mapped are taken out of its page tables: it can write them again, but not
+ * without being seen.  When it is stopped, nobody writes.
  */
-static bool mscratch_next_pages(struct mscratch *ms, bool running,
-				unsigned int *first, unsigned int *end)
+static void mscratch_take_pages(struct mscratch *ms, bool running,
+				unsigned int first, unsigned int end)
 {
-	unsigned int page = *first;
+	bool mapped = false;
+	unsigned int page;
 
-	do {
-		page = find_next_bit(ms->dirty, ms->pages, page);
-		if (page == ms->pages)
-			return false;
-		*first = page;
-		*end = find_next_zero_bit(ms->dirty, ms->pages, page);
-		if (running) {
-			page = find_next_zero_bit(ms->mapped, *end, page);
-			*first = page;
-			*end = find_next_bit(ms->mapped, *end, page);
-		}
-	} while (*first == *end);
-
-	return true;
+	/* Whoever maps one for writing meanwhile has marked it before or does later */
+	mutex_lock(&ms->map_lock);
+	for (page = first; page < end; page++) {
+		clear_bit(page, ms->dirty);
+		if (running && test_and_clear_bit(page, ms->mapped))
+			mapped = true;
+	}
+	mutex_unlock(&ms->map_lock);
+	if (mapped)
+		unmap_mapping_range(READ_ONCE(ms->mapping),
+				    MSCRATCH_OFFSET(MSCRATCH_MAPS + ms->id) +
+				    ((u64)first << PAGE_SHIFT),
+				    (u64)(end - first) << PAGE_SHIFT, 1);
+	/* The bits before the data, which is copied after this */
+	smp_mb();
 }
 
 static int mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 {
 	struct mscratch *ms = data;
-	unsigned int page, first = 0, end;
+	unsigned int first, end;
 	bool regs;
 
-	if (mscratch_next_pages(ms, running, &first, &end)) {
-		for (page = first; page < end; page++)
-			clear_bit(page, ms->dirty);
-		/* The bits before the data, which is copied after this */
-		smp_mb__after_atomic();
+	first = find_first_bit(ms->dirty, ms->pages);
+	if (first < ms->pages) {
+		end = find_next_zero_bit(ms->dirty, ms->pages, first);
+		mscratch_take_pages(ms, running, first, end);
 		*pos = (u64)first << PAGE_SHIFT;
 		*len = (u64)(end - first) << PAGE_SHIFT;
 		return 1;
@@ -517,30 +531,10 @@ static int mscratch_next(void *data, bool running, u64 *pos, u64 *len)
 	return regs;
 }
 
-/* Pages written unseen are sent when the device is stopped, all of them */
-static unsigned int mscratch_pending_pages(const struct mscratch *ms,
-					   bool running)
-{
-	unsigned int i, last = BITS_TO_LONGS(ms->pages) - 1, pages = 0;
-
-	for (i = 0; i <= last; i++) {
-		unsigned long dirty = READ_ONCE(ms->dirty[i]);
-		unsigned long mapped = READ_ONCE(ms->mapped[i]);
-		unsigned long bits = running ? dirty & ~mapped : dirty | mapped;
-
-		/* Behind the last page there is no telling what there is */
-		if (i == last)
-			bits &= BITMAP_LAST_WORD_MASK(ms->pages);
-		pages += hweight_long(bits);
-	}
-
-	return pages;
-}
-
 static int mscratch_pending(void *data, bool running, u64 *bytes)
 {
 	struct mscratch *ms = data;
-	u64 pending = (u64)mscratch_pending_pages(ms, running) << PAGE_SHIFT;
+	u64 pending = (u64)bitmap_weight(ms->dirty, ms->pages) << PAGE_SHIFT;
 
 	if (!running) {
 		mutex_lock(&ms->regs_lock);
@@ -892,26 +886,50 @@ static ssize_t mscratch_write(struct mdev_device *mdev, const char __user *buf,
 			       ppos, true);
 }
 
+/* From now on userspace writes this page without being seen. */
+static void mscratch_mark_mapped(struct mscratch *ms, u64 pos)
+{
+	lockdep_assert_held(&ms->map_lock);
+	set_bit(pos >> PAGE_SHIFT, ms->mapped);
+	set_bit(pos >> PAGE_SHIFT, ms->dirty);
+}
+
+/*
+ * Marked and mapped under one lock: between the two, the marks could be taken
+ * off and the page tables cleared.
+ */
 static vm_fault_t mscratch_fault(struct vm_fault *vmf)
 {
-	struct mscratch *ms = vmf->vma->vm_private_data;
+	struct vm_area_struct *vma = vmf->vma;
+	struct mscratch *ms = vma->vm_private_data;
 	u64 pos = ((u64)vmf->pgoff << PAGE_SHIFT) & MSCRATCH_OFFSET_MASK;
+	pgprot_t prot = vma->vm_page_prot;
+	vm_fault_t ret;
 
 	if (pos >= ms->type->size)
 		return VM_FAULT_SIGBUS;
 
-	return vmf_insert_pfn(vmf->vma, vmf->address,
-			      vmalloc_to_pfn(ms->scratch + pos));
+	mutex_lock(&ms->map_lock);
+	if (vmf->flags & FAULT_FLAG_WRITE) {
+		mscratch_mark_mapped(ms, pos);
+		prot = vm_get_page_prot(vma->vm_flags);
+	}
+	ret = vmf_insert_pfn_prot(vma, vmf->address,
+				  vmalloc_to_pfn(ms->scratch + pos), prot);
+	mutex_unlock(&ms->map_lock);
+
+	return ret;
 }
 
-/* From now on userspace writes this page without being seen. */
+/* It was read before.  If it is unmapped meanwhile, there is another fault. */
 static vm_fault_t mscratch_pfn_mkwrite(struct vm_fault *vmf)
 {
 	struct mscratch *ms = vmf->vma->vm_private_data;
 	u64 pos = ((u64)vmf->pgoff << PAGE_SHIFT) & MSCRATCH_OFFSET_MASK;
 
-	set_bit(pos >> PAGE_SHIFT, ms->mapped);
-	set_bit(pos >> PAGE_SHIFT, ms->dirty);
+	mutex_lock(&ms->map_lock);
+	mscratch_mark_mapped(ms, pos);
+	mutex_unlock(&ms->map_lock);
 
 	return 0;
 }
@@ -944,6 +962,9 @@ static int mscratch_mmap(struct mdev_device *mdev, struct vm_area_struct *vma)
 	vma->vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP;
 	vma->vm_ops = &mscratch_vm_ops;
 	vma->vm_private_data = ms;
+	vma->vm_pgoff = (MSCRATCH_OFFSET(MSCRATCH_MAPS + ms->id) + pos) >>
+			PAGE_SHIFT;
+	WRITE_ONCE(ms->mapping, vma->vm_file->f_mapping);
 
 	return 0;
 }
@@ -1274,10 +1295,12 @@ static int mscratch_create_migration(struct mscratch *ms)
 static void mscratch_free(struct mscratch *ms)
 {
 	vfio_migration_destroy(ms->migration);
+	ida_free(&mscratch_ids, ms->id);
 	bitmap_free(ms->mapped);
 	bitmap_free(ms->dirty);
 	vfree(ms->scratch);
 	mscratch_give_memory(ms->type->size);
+	mutex_destroy(&ms->map_lock);
 	mutex_destroy(&ms->irq_lock);
 	mutex_destroy(&ms->pin_lock);
 	mutex_destroy(&ms->regs_lock);
@@ -1296,14 +1319,19 @@ static int mscratch_create(struct kobject *kobj, struct mdev_device *mdev)
 	if (!mscratch_take_memory(type->size))
 		return -ENOSPC;
 	ms = kzalloc(sizeof(*ms), GFP_KERNEL);
-	if (!ms) {
-		mscratch_give_memory(type->size);
-		return -ENOMEM;
+	if (!ms)
+		goto err_memory;
+	ms->id = ida_alloc_max(&mscratch_ids, MSCRATCH_MAX_ID, GFP_KERNEL);
+	if (ms->id < 0) {
+		ret = ms->id;
+		kfree(ms);
+		goto err_memory;
 	}
 
 	ms->mdev = mdev;
 	ms->type = type;
 	ms->pages = type->size >> PAGE_SHIFT;
+	mutex_init(&ms->map_lock);
 	mutex_init(&ms->open_lock);
 	mutex_init(&ms->regs_lock);
 	mutex_init(&ms->pin_lock);
@@ -1327,6 +1355,11 @@ static int mscratch_create(struct kobject *kobj, struct mdev_device *mdev)
 
 err_free:
 	mscratch_free(ms);
+
+	return ret;
+
+err_memory:
+	mscratch_give_memory(type->size);
 
 	return ret;
 }

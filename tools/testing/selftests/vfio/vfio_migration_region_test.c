@@ -830,6 +830,66 @@ TEST_F(migration, mapped_bar_is_saved)
 }
 
 /*
+ * A guest that has written all of a mapped BAR goes on in pre-copy: what it does
+ * not write again is not sent again, and what it does is no secret.
+ */
+TEST_F(migration, mapped_bar_is_sent_before_the_stop)
+{
+	struct dev *d = &self->p.a;
+	char *bar, *seen = malloc(SCRATCH);
+	struct stream s = {};
+	__u64 pending;
+	size_t before;
+	int pass;
+
+	bar = mmap(NULL, SCRATCH, PROT_READ | PROT_WRITE, MAP_SHARED,
+		   d->u.device, d->memory.offset);
+	ASSERT_NE(MAP_FAILED, bar);
+	pattern(bar, SCRATCH, 1);
+	ASSERT_EQ(0, state_set(d, PRE_COPY));
+	ASSERT_EQ(0, pending_get(d, &pending));
+	EXPECT_LE(SCRATCH, pending);
+	ASSERT_EQ(0, stream_save(d, &s, BY_MMAP));
+	EXPECT_LE(SCRATCH, s.size);
+
+	for (pass = 0; pass < 3; pass++) {
+		ASSERT_EQ(0, pending_get(d, &pending));
+		EXPECT_EQ(0, pending);
+		/* One that it writes at once, and one that it reads before */
+		pattern(bar + PAGE, PAGE, 10 + pass);
+		asm volatile("" : : "r"(bar[9 * PAGE]));
+		pattern(bar + 9 * PAGE, PAGE, 20 + pass);
+		ASSERT_EQ(0, pending_get(d, &pending));
+		EXPECT_LE(2 * PAGE, pending);
+		EXPECT_GT(3 * PAGE, pending);
+		before = s.size;
+		ASSERT_EQ(0, stream_save(d, &s, BY_MMAP));
+		EXPECT_LE(2 * PAGE, s.size - before);
+		EXPECT_GT(3 * PAGE, s.size - before);
+	}
+
+	pattern(bar + 5 * PAGE, PAGE, 30);
+	ASSERT_EQ(0, state_set(d, STOP_COPY));
+	ASSERT_EQ(0, pending_get(d, &pending));
+	EXPECT_LE(PAGE, pending);
+	EXPECT_GT(2 * PAGE, pending);
+	ASSERT_EQ(0, stream_save(d, &s, BY_MMAP));
+	ASSERT_EQ(0, state_set(d, STOP));
+	ASSERT_EQ(0, resume(&self->p.b, &s, BY_MMAP, 0));
+	ASSERT_EQ(0, scratch_read(&self->p.b, 0, seen, SCRATCH));
+	EXPECT_EQ(0, memcmp(bar, seen, SCRATCH));
+
+	/* A device of the same type has mappings of its own */
+	ASSERT_EQ(0, state_set(d, RUNNING));
+	EXPECT_EQ(0, migrates(d, &self->p.b, 2));
+	EXPECT_EQ(0, scratch_read(d, 0, seen, SCRATCH));
+	EXPECT_EQ(0, memcmp(bar, seen, SCRATCH));
+	munmap(bar, SCRATCH);
+	free(seen);
+	stream_free(&s);
+}
+
+/*
  * The region, its mappings and its bounds
  */
 
