@@ -894,6 +894,39 @@ long poke(const struct dev *d, __u64 at, const void *buf, size_t width)
 	return n < 0 ? -errno : n;
 }
 
+/* What can be written of the configuration space, but for its addresses */
+static bool config_is_pristine(const struct dev *d)
+{
+	static const struct {
+		unsigned int at, len;
+	} zero[] = {
+		{ PCI_COMMAND, 2 },
+		{ PCI_CACHE_LINE_SIZE, 2 },
+		{ PCI_INTERRUPT_LINE, 1 },
+		{ PCI_BASE_ADDRESS_0, 4 },
+	};
+	unsigned char config[256], *msi;
+	__u32 bar = PCI_BASE_ADDRESS_MEM_PREFETCH;
+	unsigned int i;
+
+	if (pread(d->u.device, config, sizeof(config), d->config.offset) !=
+	    sizeof(config))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(zero); i++) {
+		if (!all_zero(config + zero[i].at, zero[i].len))
+			return false;
+	}
+	if (memcmp(config + PCI_BASE_ADDRESS_2, &bar, sizeof(bar)))
+		return false;
+
+	msi = config + config[PCI_CAPABILITY_LIST];
+
+	return msi[PCI_CAP_LIST_ID] == PCI_CAP_ID_MSI &&
+	       !(msi[PCI_MSI_FLAGS] & PCI_MSI_FLAGS_ENABLE) &&
+	       all_zero(msi + PCI_MSI_ADDRESS_LO,
+			PCI_MSI_DATA_64 + 2 - PCI_MSI_ADDRESS_LO);
+}
+
 /*
  * What is not as it was when the device was opened first; "" if all is
  */
@@ -914,6 +947,8 @@ const char *not_pristine(const struct dev *d)
 		return "pending_bytes";
 	if (size_get(d, &value) || value)
 		return "data_size";
+	if (!config_is_pristine(d))
+		return "configuration";
 	for (i = 0; i < ARRAY_SIZE(regs); i++) {
 		if (reg_get64(d, regs[i]))
 			return "DMA registers";
