@@ -269,10 +269,11 @@ TEST_F(vfio_group_domain, dma_with_pasid_reaches_memory)
  */
 TEST_F(vfio_group_domain, each_group_gets_its_own_domain)
 {
-	struct vfio_test_mdev_info info[VFIO_TEST_IOMMU_UNITS];
+	struct vfio_test_mdev_info info[VFIO_TEST_IOMMU_UNITS], again;
 	struct user u[VFIO_TEST_IOMMU_UNITS];
 	struct mdev m[VFIO_TEST_IOMMU_UNITS];
 	struct vfio_test_domain answer;
+	int container = -1;
 	__u64 phys;
 	int i, j;
 
@@ -281,12 +282,13 @@ TEST_F(vfio_group_domain, each_group_gets_its_own_domain)
 					 i, &m[i]));
 		if (!i) {
 			ASSERT_EQ(0, user_open(&u[i], m[i].group, m[i].name));
+			container = u[0].container;
 		} else {
-			ASSERT_EQ(0, user_join(&u[i], u[0].container,
-					       m[i].group, m[i].name));
+			ASSERT_EQ(0, user_join(&u[i], container, m[i].group,
+					       m[i].name));
 		}
 	}
-	ASSERT_EQ(0, container_map(u[0].container, self->page, IOVA, PAGE));
+	ASSERT_EQ(0, container_map(container, self->page, IOVA, PAGE));
 
 	for (i = 0; i < VFIO_TEST_IOMMU_UNITS; i++) {
 		ASSERT_EQ(0, mdev_info(u[i].device, &info[i]));
@@ -309,6 +311,17 @@ TEST_F(vfio_group_domain, each_group_gets_its_own_domain)
 			EXPECT_NE(info[i].domain, info[j].domain);
 			EXPECT_NE(info[i].pasid, info[j].pasid);
 		}
+	}
+
+	/* Whoever comes later, to a domain that is neither the first nor the last */
+	for (i = 0; i < VFIO_TEST_IOMMU_UNITS; i++) {
+		ASSERT_EQ(0, mdev_create(self->parent[i], VFIO_TEST_MDEV_IOMMU,
+					 10 + i, &m[i]));
+		ASSERT_EQ(0, user_join(&u[i], container, m[i].group,
+				       m[i].name));
+		ASSERT_EQ(0, mdev_info(u[i].device, &again));
+		EXPECT_EQ(info[i].domain, again.domain);
+		EXPECT_EQ(info[i].pasid, again.pasid);
 	}
 }
 
