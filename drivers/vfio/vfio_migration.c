@@ -107,9 +107,10 @@ static struct vfm_sum vfm_sum_end(struct vfm_sum sum)
 
 /*
  * What userspace reads in the memory is summed up while it does so, by
- * another processor if there is one.  The device is stopped, so that the
- * work can go ahead of userspace.  All else is in the order of the stream:
- * whoever adds something more waits first.
+ * another processor if there is one, and what it has loaded there while it
+ * fetches more.  The device is stopped, so that the work can go ahead of
+ * userspace.  All else is in the order of the stream: whoever adds something
+ * more waits first.
  */
 static void vfm_sum_work(struct work_struct *work)
 {
@@ -118,26 +119,44 @@ static void vfm_sum_work(struct work_struct *work)
 	size_t done, n;
 
 	for (done = 0; done < m->sum_len; done += n) {
-		n = min_t(size_t, m->sum_len - done, SZ_1M);
-		vfm_sum_add(&m->save.sum, m->sum_from + done, n);
+		if (READ_ONCE(m->sum_stop))
+			break;
+		n = min_t(size_t, m->sum_len - done, SZ_256K);
+		vfm_sum_add(m->sum_to, m->sum_from + done, n);
 		cond_resched();
 	}
 }
 
-static void vfm_sum_later(struct vfio_migration *m, const void *from,
-			  size_t len)
+static void vfm_sum_later(struct vfio_migration *m, struct vfm_sum *to,
+			  const void *from, size_t len)
 {
 	flush_work(&m->sum_work);
+	m->sum_to = to;
 	m->sum_from = from;
 	m->sum_len = len;
 	queue_work(system_unbound_wq, &m->sum_work);
 }
 
-static void vfm_sum_now(struct vfio_migration *m, const void *from,
-			size_t len)
+static void vfm_sum_now(struct vfio_migration *m, struct vfm_sum *to,
+			const void *from, size_t len)
 {
 	flush_work(&m->sum_work);
-	vfm_sum_add(&m->save.sum, from, len);
+	vfm_sum_add(to, from, len);
+}
+
+/* These bytes are about to change */
+static void vfm_sum_before(struct vfio_migration *m, const void *at, size_t len)
+{
+	if (at < m->sum_from + m->sum_len && m->sum_from < at + len)
+		flush_work(&m->sum_work);
+}
+
+/* Nobody waits for what is of no use to anybody */
+static void vfm_sum_cancel(struct vfio_migration *m)
+{
+	WRITE_ONCE(m->sum_stop, true);
+	cancel_work_sync(&m->sum_work);
+	WRITE_ONCE(m->sum_stop, false);
 }
 
 /*
@@ -168,7 +187,7 @@ static int vfm_save_begin(struct vfio_migration *m)
 	m->driver_saves = true;
 
 	m->session++;
-	flush_work(&m->sum_work);
+	vfm_sum_cancel(m);
 	memset(save, 0, sizeof(*save));
 	memset(m->window, 0, m->window_size);
 
@@ -261,7 +280,8 @@ static int vfm_save_next_record(struct vfio_migration *m, size_t used,
 		record->len = cpu_to_le64(save->run_len);
 		record->sum = 0;
 	} else if (!vfm_running(m)) {
-		vfm_sum_now(m, m->window + *summed, used - *summed);
+		vfm_sum_now(m, &save->sum, m->window + *summed,
+			    used - *summed);
 		*summed = used;
 		save->ended = true;
 		record->magic = cpu_to_le32(VFM_RECORD_END);
@@ -319,7 +339,7 @@ static void vfm_save_commit_direct(struct vfio_migration *m, u64 len)
 
 	/* All that is read so of this run is known with the first piece */
 	if (!save->run_direct)
-		vfm_sum_later(m, m->params.memory + pos,
+		vfm_sum_later(m, &save->sum, m->params.memory + pos,
 			      min(save->run_len, m->params.memory_size - pos));
 	save->run_direct = true;
 	save->run_pos += len;
@@ -480,7 +500,7 @@ int vfm_save_commit(struct vfio_migration *m)
 	save->bytes += used;
 	/* The last record is not part of what it sums up */
 	if (!save->ended)
-		vfm_sum_now(m, m->window + summed, used - summed);
+		vfm_sum_now(m, &save->sum, m->window + summed, used - summed);
 
 	return 0;
 }
@@ -508,6 +528,7 @@ void vfm_save_release(struct vfio_migration *m)
 
 static void vfm_load_forget(struct vfio_migration *m)
 {
+	vfm_sum_cancel(m);
 	kvfree(m->load.covered);
 	memset(&m->load, 0, sizeof(m->load));
 }
@@ -653,6 +674,7 @@ static int vfm_load_record(struct vfio_migration *m)
 		vfm_cover(m, pos, len);
 		return 0;
 	case VFM_RECORD_END:
+		flush_work(&m->sum_work);
 		sum = vfm_sum_end(load->sum);
 		if (pos != load->bytes || len != sum.words ||
 		    le64_to_cpu(record->sum) != sum.sums)
@@ -676,7 +698,7 @@ static int vfm_load_frame(struct vfio_migration *m)
 	if (ret)
 		return ret;
 
-	vfm_sum_add(&load->sum, load->frame.bytes, load->frame_len);
+	vfm_sum_now(m, &load->sum, load->frame.bytes, load->frame_len);
 	load->bytes += load->frame_len;
 	load->frame_pos = 0;
 	load->frame_len = sizeof(struct vfm_record);
@@ -693,6 +715,7 @@ static int vfm_load_piece(struct vfio_migration *m, const u8 *from, u64 *len)
 
 	if (pos < params->memory_size) {
 		*len = min(*len, params->memory_size - pos);
+		vfm_sum_before(m, params->memory + pos, *len);
 		memcpy(params->memory + pos, from, *len);
 		return 0;
 	}
@@ -709,13 +732,16 @@ static int vfm_load_piece(struct vfio_migration *m, const u8 *from, u64 *len)
 static int vfm_load_run(struct vfio_migration *m, const u8 *from, size_t *count)
 {
 	struct vfm_load *load = &m->load;
-	u64 len = *count;
+	u64 pos = load->run_pos, len = *count;
 	int ret;
 
 	ret = vfm_load_piece(m, from, &len);
 	if (ret)
 		return ret;
-	vfm_sum_add(&load->sum, from, len);
+	if (pos < m->params.memory_size && len >= VFM_DIRECT_MIN)
+		vfm_sum_later(m, &load->sum, m->params.memory + pos, len);
+	else
+		vfm_sum_now(m, &load->sum, from, len);
 	load->bytes += len;
 	load->run_pos += len;
 	load->run_len -= len;
@@ -890,6 +916,8 @@ void vfm_enter(struct vfio_migration *m, enum vfm_state state,
 {
 	if (!vfm_is_saving(state))
 		vfm_save_end(m);
+	if (!vfm_is_saving(state) && state != VFM_RESUMING)
+		vfm_sum_cancel(m);
 	m->state = state;
 	m->owner = vfm_is_saving(state) || state == VFM_RESUMING ?
 		   protocol : VFM_NOBODY;
@@ -899,7 +927,7 @@ void vfm_enter(struct vfio_migration *m, enum vfm_state state,
 /* The device was reset: whatever was going on has ended */
 static void vfm_forget(struct vfio_migration *m)
 {
-	flush_work(&m->sum_work);
+	vfm_sum_cancel(m);
 	if (m->window)
 		memset(m->window, 0, m->window_size);
 	memset(&m->save, 0, sizeof(m->save));

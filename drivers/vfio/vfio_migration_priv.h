@@ -228,9 +228,11 @@ struct vfm_load {
  * @driver_saves: the driver's save_begin() was called, and not its save_end()
  * @section_buf: the sections, on their way out or in
  * @section_size: its size in bytes
- * @sum_work: adds @sum_len bytes at @sum_from to the checksum of @save
+ * @sum_work: adds @sum_len bytes at @sum_from to @sum_to
+ * @sum_to: the checksum of @save, or that of @load
  * @sum_from: what it adds
  * @sum_len: how much of it
+ * @sum_stop: nobody wants the checksum any more
  * @debugfs: folder with all below
  * @fail_state: set bits are values of device_state that cannot be entered
  * @fail_v2_state: the same for the states of version 2
@@ -271,8 +273,10 @@ struct vfio_migration {
 	size_t section_size;
 
 	struct work_struct sum_work;
+	struct vfm_sum *sum_to;
 	const void *sum_from;
 	size_t sum_len;
+	bool sum_stop;
 
 	struct dentry *debugfs;
 	u32 fail_state;
