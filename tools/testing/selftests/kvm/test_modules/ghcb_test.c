@@ -1112,17 +1112,105 @@ static void msr_expression_arguments(struct kunit *test)
 	check_all(test, e, ARRAY_SIZE(e));
 }
 
-/* Each argument is evaluated once. */
+/* Each argument is evaluated once: X counts how often it is. */
+static unsigned int evaluated;
+
+#define X	({ evaluated++; hidden(1); })
+#define EVALUATES(_times, _call)					\
+	{								\
+		.what = #_call, .expected = (_times),			\
+		.seen = ({ evaluated = 0; (void)(_call); evaluated; }),	\
+	}
+
 static void msr_arguments_once(struct kunit *test)
 {
-	u64 gfn = 0x123, op = 1, msr = 0;
+	const struct expectation e[] = {
+		EVALUATES(1, GHCB_MSR_GPA_ADDR(X)),
+		EVALUATES(1, GHCB_MSR_TO_GPA(X)),
+		EVALUATES(3, GHCB_SEV_INFO_SET(X, X, X)),
+		EVALUATES(1, GHCB_SEV_INFO_CBIT(X)),
+		EVALUATES(2, GHCB_CPUID_REQ(X, X)),
+		EVALUATES(1, GHCB_CPUID_REQ_TO_FN(X)),
+		EVALUATES(1, GHCB_CPUID_REQ_TO_REG(X)),
+		EVALUATES(2, GHCB_CPUID_RESP_SET(X, X)),
+		EVALUATES(1, GHCB_CPUID_RESP_REG(X)),
+		EVALUATES(1, GHCB_CPUID_RESP_VAL(X)),
+		EVALUATES(1, GHCB_MSR_AP_RESET_HOLD_RESP_SET(X)),
+		EVALUATES(1, GHCB_MSR_AP_RESET_HOLD_RESP_VAL(X)),
+		EVALUATES(1, GHCB_MSR_PREF_GPA_RESP_SET(X)),
+		EVALUATES(1, GHCB_MSR_PREF_GPA_RESP_VAL(X)),
+		EVALUATES(1, GHCB_MSR_REG_GPA_REQ_VAL(X)),
+		EVALUATES(1, GHCB_MSR_REG_GPA_REQ_TO_GFN(X)),
+		EVALUATES(1, GHCB_MSR_REG_GPA_RESP_SET(X)),
+		EVALUATES(1, GHCB_MSR_REG_GPA_RESP_VAL(X)),
+		EVALUATES(2, GHCB_MSR_PSC_REQ_GFN(X, X)),
+		EVALUATES(1, GHCB_MSR_PSC_REQ_TO_GFN(X)),
+		EVALUATES(1, GHCB_MSR_PSC_REQ_TO_OP(X)),
+		EVALUATES(1, GHCB_MSR_PSC_RESP_SET(X)),
+		EVALUATES(1, GHCB_MSR_PSC_RESP_VAL(X)),
+		EVALUATES(1, GHCB_MSR_VMPL_REQ_LEVEL(X)),
+		EVALUATES(1, GHCB_MSR_VMPL_REQ_TO_LEVEL(X)),
+		EVALUATES(1, GHCB_MSR_VMPL_RESP_SET(X)),
+		EVALUATES(1, GHCB_MSR_VMPL_RESP_VAL(X)),
+		EVALUATES(1, GHCB_MSR_HV_FT_RESP_SET(X)),
+		EVALUATES(1, GHCB_MSR_HV_FT_RESP_VAL(X)),
+		EVALUATES(2, GHCB_SEV_TERMINATE_REQ(X, X)),
+		EVALUATES(1, GHCB_SEV_TERMINATE_TO_SET(X)),
+		EVALUATES(1, GHCB_SEV_TERMINATE_TO_VAL(X)),
+	};
 
-	KUNIT_EXPECT_EQ(test, (u64)GHCB_MSR_PSC_REQ_GFN(gfn++, op++),
-			0x0010000000123014ULL);
-	KUNIT_EXPECT_EQ(test, (u64)GHCB_MSR_PSC_REQ_TO_GFN(msr++), 0ULL);
-	KUNIT_EXPECT_EQ(test, gfn, 0x124ULL);
-	KUNIT_EXPECT_EQ(test, op, 2ULL);
-	KUNIT_EXPECT_EQ(test, msr, 1ULL);
+	check_all(test, e, ARRAY_SIZE(e));
+}
+
+/*
+ * A constant that does not fit into its field stops the build. What would stop it
+ * is counted here instead: FIELD_PREP() takes this macro as it stands where it is
+ * used.
+ */
+static unsigned int build_stops;
+
+#undef BUILD_BUG_ON_MSG
+#define BUILD_BUG_ON_MSG(_cond, _msg)	((void)(build_stops += !!(_cond)))
+
+#define STOPS(_times, _call)						\
+	{								\
+		.what = #_call, .expected = (_times),			\
+		.seen = ({ build_stops = 0; (void)(_call); build_stops; }), \
+	}
+
+static void msr_constants_that_do_not_fit(struct kunit *test)
+{
+	const struct expectation e[] = {
+		STOPS(0, GHCB_SEV_INFO_SET(0xffff, 0xffff, 0xff)),
+		STOPS(1, GHCB_SEV_INFO_SET(0x10000, 0, 0)),
+		STOPS(1, GHCB_SEV_INFO_SET(0, 0x10000, 0)),
+		STOPS(1, GHCB_SEV_INFO_SET(0, 0, 0x100)),
+		STOPS(1, GHCB_SEV_INFO_SET(0, 0, -1)),
+		STOPS(0, GHCB_CPUID_RESP_SET(3, 0xffffffff)),
+		STOPS(1, GHCB_CPUID_RESP_SET(4, 0)),
+		STOPS(1, GHCB_CPUID_RESP_SET(0, 1ULL << 32)),
+		STOPS(0, GHCB_MSR_AP_RESET_HOLD_RESP_SET((1ULL << 52) - 1)),
+		STOPS(1, GHCB_MSR_AP_RESET_HOLD_RESP_SET(1ULL << 52)),
+		STOPS(0, GHCB_MSR_PREF_GPA_RESP_SET(GHCB_MSR_PREF_GPA_NONE)),
+		STOPS(1, GHCB_MSR_PREF_GPA_RESP_SET(1ULL << 52)),
+		STOPS(0, GHCB_MSR_REG_GPA_REQ_VAL((1ULL << 52) - 1)),
+		STOPS(1, GHCB_MSR_REG_GPA_REQ_VAL(1ULL << 52)),
+		STOPS(0, GHCB_MSR_REG_GPA_RESP_SET((1ULL << 52) - 1)),
+		STOPS(1, GHCB_MSR_REG_GPA_RESP_SET(1ULL << 52)),
+		STOPS(0, GHCB_MSR_PSC_REQ_GFN((1ULL << 40) - 1, 15)),
+		STOPS(1, GHCB_MSR_PSC_REQ_GFN(1ULL << 40, 0)),
+		STOPS(1, GHCB_MSR_PSC_REQ_GFN(0, 16)),
+		STOPS(0, GHCB_MSR_PSC_RESP_SET(0xffffffff)),
+		STOPS(1, GHCB_MSR_PSC_RESP_SET(1ULL << 32)),
+		STOPS(0, GHCB_MSR_VMPL_REQ_LEVEL(0xff)),
+		STOPS(1, GHCB_MSR_VMPL_REQ_LEVEL(0x100)),
+		STOPS(0, GHCB_MSR_VMPL_RESP_SET(0xffffffff)),
+		STOPS(1, GHCB_MSR_VMPL_RESP_SET(1ULL << 32)),
+		STOPS(0, GHCB_MSR_HV_FT_RESP_SET((1ULL << 52) - 1)),
+		STOPS(1, GHCB_MSR_HV_FT_RESP_SET(1ULL << 52)),
+	};
+
+	check_all(test, e, ARRAY_SIZE(e));
 }
 
 static struct kunit_case ghcb_cases[] = {
@@ -1161,6 +1249,7 @@ static struct kunit_case ghcb_cases[] = {
 	KUNIT_CASE(msr_narrow_arguments),
 	KUNIT_CASE(msr_expression_arguments),
 	KUNIT_CASE(msr_arguments_once),
+	KUNIT_CASE(msr_constants_that_do_not_fit),
 	{}
 };
 

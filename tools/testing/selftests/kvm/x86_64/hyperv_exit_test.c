@@ -374,7 +374,7 @@ static void enable_hypercalls(void)
 			"hypercall page");
 }
 
-#define HCALL_EXITS		6
+#define HCALL_EXITS		7
 
 static void test_hcall(void)
 {
@@ -402,6 +402,11 @@ static void test_hcall(void)
 	test_one_hcall("hcall reset debug session",
 		       HVCALL_ODD_BITS | HVCALL_RESET_DEBUG_SESSION,
 		       0, 0xffffffffffffffffULL);
+	/* This one may be fast, and the debugger's rep counts do not matter. */
+	test_one_hcall("hcall fast reset debug session with a rep count",
+		       HVCALL_ODD_BITS | HVCALL_FAST | HVCALL_REP_COUNT(1) |
+		       HVCALL_REP_START(1) | HVCALL_RESET_DEBUG_SESSION,
+		       0x0123456789abcdefULL, 1);
 }
 
 #define SYNDBG_CASES		16

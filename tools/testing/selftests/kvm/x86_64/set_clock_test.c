@@ -390,12 +390,13 @@ static const struct value {
 };
 
 #define VALUES			ARRAY_SIZE(values)
-#define VALUE_CASES		6
+#define VALUE_CASES		7
 
 static void test_value(const struct value *v)
 {
 	uint32_t version = guest_pvclock(&vm).version;
 	__u64 clock = v->value, now = get_clock().clock, t0, seen;
+	struct wall_clock wall;
 	int ret;
 
 	if (v->base == PLUS_NOW)
@@ -403,6 +404,7 @@ static void test_value(const struct value *v)
 	else if (v->base == MINUS_NOW)
 		clock -= now;
 
+	memcpy(&wall, vm.mem + WALL_CLOCK, sizeof(wall));
 	t0 = raw_ns();
 	ret = set_clock(clock, 0);
 	if (ret)
@@ -428,6 +430,9 @@ static void test_value(const struct value *v)
 			 "%sclock %s: hyper-v reference time follows\n", mode,
 			 v->name);
 
+	ksft_test_result(!memcmp(&wall, vm.mem + WALL_CLOCK, sizeof(wall)),
+			 "%sclock %s: wall clock is left until the guest asks\n",
+			 mode, v->name);
 	raw_guest_wrmsr(&vm, MSR_KVM_WALL_CLOCK_NEW, WALL_CLOCK, v->name);
 	ksft_test_result(wall_clock_follows(clock, t0),
 			 "%sclock %s: wall clock of the guest follows\n",
@@ -804,14 +809,22 @@ static void check_deadline(struct zero zero, __u64 count, __s64 gap,
 	ksft_test_result(ok, "%s\n", what);
 }
 
+static void arm_timer_number(unsigned int n, __u64 config, __u64 count)
+{
+	uint32_t config_msr = HV_MSR_STIMER0_CONFIG + 2 * n;
+
+	/* The count first: a timer with a count of 0 is switched off. */
+	raw_host_wrmsr(&vm, config_msr, 0, "STIMERx_CONFIG");
+	raw_host_wrmsr(&vm, HV_MSR_STIMER0_COUNT + 2 * n, count,
+		       "STIMERx_COUNT");
+	raw_host_wrmsr(&vm, config_msr,
+		       config | HV_STIMER_ENABLE | HV_STIMER_DIRECT |
+		       HV_STIMER_VECTOR(STIMER_VECTOR), "STIMERx_CONFIG");
+}
+
 static void arm_timer(__u64 config, __u64 count)
 {
-	/* The count first: a timer with a count of 0 is switched off. */
-	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG, 0, "STIMER0_CONFIG");
-	raw_host_wrmsr(&vm, HV_MSR_STIMER0_COUNT, count, "STIMER0_COUNT");
-	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG,
-		       config | HV_STIMER_ENABLE | HV_STIMER_DIRECT |
-		       HV_STIMER_VECTOR(STIMER_VECTOR), "STIMER0_CONFIG");
+	arm_timer_number(0, config, count);
 }
 
 /* Run the guest again and again until @ns have passed since @t0. */
@@ -841,7 +854,7 @@ static int guest_runs_until(__u64 t0, __u64 ns)
 	return 1;
 }
 
-#define TIMER_CASES		20
+#define TIMER_CASES		23
 #define TIMER_NS		(20 * NS_PER_MS)
 #define TIMER_TICKS		(TIMER_NS / NS_PER_HV_TICK)
 /* 2^64 ns in units of 100 ns */
@@ -850,10 +863,15 @@ static int guest_runs_until(__u64 t0, __u64 ns)
 #define LONG_NS			(600 * NS_PER_SEC)
 #define LONG_TICKS		(LONG_NS / NS_PER_HV_TICK)
 
+static int timer_number_is_armed(unsigned int n)
+{
+	return !!(raw_host_rdmsr(&vm, HV_MSR_STIMER0_CONFIG + 2 * n,
+				 "STIMERx_CONFIG") & HV_STIMER_ENABLE);
+}
+
 static int timer_is_armed(void)
 {
-	return !!(raw_host_rdmsr(&vm, HV_MSR_STIMER0_CONFIG,
-				 "STIMER0_CONFIG") & HV_STIMER_ENABLE);
+	return timer_number_is_armed(0);
 }
 
 /* A timer 2^64 ns and @more ahead, which may be negative. */
@@ -940,12 +958,30 @@ static void test_near_timer(void)
 			 "one-shot timer and the clock set past it: it expires\n");
 }
 
+/* The host timer that was started since @begin is for no more than a period. */
+static void check_period(__s64 begin, const char *what)
+{
+	__s64 end = clock_ns(CLOCK_MONOTONIC);
+	int ok;
+
+	if (!traced) {
+		ksft_test_result_skip("%s: no tracefs to see it\n", what);
+		return;
+	}
+	trace_read();
+	ok = trace_deadline && trace_deadline <= end + TIMER_NS + NS_PER_MS;
+	if (!ok)
+		ksft_print_msg("deadline %lld ns after the clock was set, which took %lld ns\n",
+			       trace_deadline - begin, end - begin);
+	ksft_test_result(ok, "%s\n", what);
+}
+
 static void test_periodic_timer(const char *change, __u64 from, __u64 to)
 {
 	unsigned int most;
-	__s64 begin, gap;
 	char what[120];
-	__u64 t0, now;
+	__s64 begin;
+	__u64 t0;
 	int ok;
 
 	set_clock_for_guest(from);
@@ -953,7 +989,12 @@ static void test_periodic_timer(const char *change, __u64 from, __u64 to)
 	raw_do(&vm, RAW_NOP, 0, 0, "periodic timer");
 	trace_read();
 	t0 = raw_ns();
-	set_clock_to(to);
+	begin = clock_ns(CLOCK_MONOTONIC);
+	set_clock_for_guest(to);
+	snprintf(what, sizeof(what),
+		 "periodic timer and the clock set %s: its next period is one from then",
+		 change);
+	check_period(begin, what);
 	snprintf(what, sizeof(what),
 		 "periodic timer and the clock set %s", change);
 	ok = guest_runs_until(t0, 4 * TIMER_NS);
@@ -967,21 +1008,10 @@ static void test_periodic_timer(const char *change, __u64 from, __u64 to)
 	/* However long ago that was, the next expiry is within a period. */
 	begin = clock_ns(CLOCK_MONOTONIC);
 	set_clock_for_guest(get_clock().clock);
-	gap = clock_ns(CLOCK_MONOTONIC) - begin;
-	now = raw_host_rdmsr(&vm, HV_MSR_TIME_REF_COUNT, "reference time");
-	trace_read();
-	ok = !traced || (trace_deadline &&
-	     trace_deadline <= begin + gap + TIMER_NS + NS_PER_MS);
-	if (!ok)
-		ksft_print_msg("reference time %llu, deadline %lld ns after the clock was set\n",
-			       now, trace_deadline - begin);
 	snprintf(what, sizeof(what),
 		 "periodic timer and the clock set %s: it is set for the next period",
 		 change);
-	if (traced)
-		ksft_test_result(ok, "%s\n", what);
-	else
-		ksft_test_result_skip("%s: no tracefs to see it\n", what);
+	check_period(begin, what);
 	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG, 0, "STIMER0_CONFIG");
 }
 
@@ -1264,23 +1294,27 @@ static void test_no_page(void)
 			"TSC page");
 }
 
-#define HALTED_TIMER_CASES	2
+#define TIMERS			4
+#define HALTED_TIMER_CASES	(2 * TIMERS)
 
 /* A halted vCPU waits for its timer, and the clock is set past the deadline. */
-static void test_halted_timer(void)
+static void test_halted_timer(unsigned int n)
 {
 	int sleeps;
 
 	set_clock_for_guest(SOME_CLOCK);
-	arm_timer(0, SOME_CLOCK / NS_PER_HV_TICK + LONG_TICKS);
+	arm_timer_number(n, 0, SOME_CLOCK / NS_PER_HV_TICK + LONG_TICKS);
 	raw_do(&vm, RAW_NOP, 0, 0, "timer of a vCPU to be halted");
 	halt_vcpu();
 	sleeps = runner_sleeps() && !runner_is_done();
-	ksft_test_result(sleeps, "vcpu halted, timer ten minutes ahead: it waits\n");
+	ksft_test_result(sleeps,
+			 "vcpu halted, timer %u ten minutes ahead: it waits\n",
+			 n);
 	set_clock_to(SOME_CLOCK + 2 * LONG_NS);
-	ksft_test_result(end_runner() && !timer_is_armed(),
-			 "vcpu halted, the clock set past its timer: it wakes up\n");
-	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG, 0, "STIMER0_CONFIG");
+	ksft_test_result(end_runner() && !timer_number_is_armed(n),
+			 "vcpu halted, the clock set past its timer %u: it wakes up\n",
+			 n);
+	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG + 2 * n, 0, "STIMERx_CONFIG");
 	revive_vcpu();
 }
 
@@ -1542,7 +1576,8 @@ int main(int argc, char **argv)
 	test_no_page();
 	test_in_guest();
 	test_timer();
-	test_halted_timer();
+	for (i = 0; i < TIMERS; i++)
+		test_halted_timer(i);
 	test_moved();
 
 	raw_create_second(&second, &vm);

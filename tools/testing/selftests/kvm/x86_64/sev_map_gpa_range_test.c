@@ -118,13 +118,14 @@ static bool taken(uint64_t a0, uint64_t a1, uint64_t a2)
 	return returns(0);
 }
 
-#define CASES_64	22
+#define CASES_64	23
 
 static void test_64bit(void)
 {
 	struct kvm_sregs sregs, other;
 	struct kvm_regs before, regs;
 	struct kvm_vm *second;
+	unsigned int size;
 	bool good;
 
 	vm = vm_create_default(VCPU_ID, 0, guest_code);
@@ -138,6 +139,9 @@ static void test_64bit(void)
 			 "capability: the mask of this hypercall\n");
 	request(HC_MAP, 0x1000, 1, 0);
 	ksft_test_result(returns(ENOSYS_), "not enabled: unknown to the guest\n");
+	request(HC_MAP, 1, 0, ~0ULL);
+	ksft_test_result(returns(ENOSYS_),
+			 "not enabled: arguments are not looked at\n");
 	ksft_test_result(!enable(vm, 1 << HC_MAP | 1 << HC_POLL) &&
 			 errno == EINVAL && !enable(vm, 1ULL << 63) &&
 			 !enable(vm, 1ULL << 44) && !enable(vm, 1),
@@ -191,8 +195,10 @@ static void test_64bit(void)
 	ksft_test_result(taken(~0xfffULL, 1, 0) && taken(0, 1ULL << 52, 0) &&
 			 taken(1ULL << 63, 1ULL << 51, 0x10),
 			 "taken: up to the end of the address space\n");
-	ksft_test_result(refused(0x1000, 1, 3) && refused(0x1000, 1, 0xf) &&
-			 refused(0x1000, 1, 0x20) &&
+	for (size = 3, good = true; size <= 0xf; size++)
+		good &= refused(0x1000, 1, size) &&
+			refused(0x1000, 1, size | 0x10);
+	ksft_test_result(good && refused(0x1000, 1, 0x20) &&
 			 refused(0x1000, 1, 1ULL << 32) &&
 			 refused(0x1000, 1, 1ULL << 63),
 			 "refused: reserved attributes\n");
