@@ -20,6 +20,55 @@ remove_leftovers()
 		die "$1/.virtquilt.new cannot be removed: get write permission for it"
 }
 
+# go_on_from TREE DIR: fill DIR/tree and DIR/pristine from what is applied to TREE,
+# with the patches popped that DIR/patches has not or has after another one. That
+# saves pushing what is pushed. False, with rubbish in the two, if apply did not
+# leave TREE as it is, or no patch can stay.
+go_on_from()
+{
+	pc=$1/.virtquilt
+	[ "$(state_of "$1")" = applied ] || return 1
+	# What quilt has done, and what was edited, taken back or is missing
+	[ ! -s "$scratch/theirs" ] && [ -z "$by_quilt" ] &&
+		awk '$2 != $3 { exit 1 }' "$scratch/sums" || return 1
+	stays=$(awk 'FNR == NR { was[FNR] = $0; next } $0 != was[FNR] { exit }
+		{ print $1 }' "$pc/pushed/series" "$2/patches/series" |
+		while read -r p; do
+			cmp -s "$pc/pushed/$p" "$2/patches/$p" || break
+			echo "$p"
+		done | tail -n 1)
+	[ -n "$stays" ] || return 1
+	awk '{ print $4 }' "$scratch/sums" | sort | comm -13 - "$2/files" \
+		>"$2/untouched" &&
+		mkdir "$2/pristine" "$2/tree/.virtquilt" &&
+		copy "$1" "$2/tree" "$2/all" &&
+		copy "$1" "$2/tree" "$2/newfiles" &&
+		copy "$pc/pristine" "$2/pristine" "$2/files" &&
+		copy "$1" "$2/pristine" "$2/untouched" &&
+		cp -a -- "$pc/pushed" "$2/pushed" || return 1
+	(
+		cd "$pc" || exit
+		# shellcheck disable=SC2046 # names without blanks
+		cp -a --parents -t "$2/tree/.virtquilt" -- .version \
+			applied-patches $(cat applied-patches)
+	) || return 1
+	[ "$(tail -n 1 "$pc/applied-patches")" = "$stays" ] ||
+		(
+			cd "$2/tree"
+			QUILT_PC=.virtquilt QUILT_PATCHES=../pushed \
+				QUILT_SERIES=series quilt --quiltrc - pop "$stays"
+		) >"$2/log" 2>&1 || return 1
+	rm -f -- "$2/tree/.virtquilt/.quilt_patches" \
+		"$2/tree/.virtquilt/.quilt_series"
+	# The new files of now, and not those of the time of apply
+	mkdir "$2/new" && copy_new "$2/new" "$2/newfiles" || return 1
+	for d in tree new; do
+		(cd "$2/$d" && xargs -r sha256sum -- <"$2/newfiles") \
+			>"$2/sums-$d" 2>&1 || return 1
+	done
+	cmp -s "$2/sums-tree" "$2/sums-new"
+}
+
 # stage TREE [FILE] <names: fill $staging with
 #   tree/      the touched files and the new files, patches pushed
 #   pristine/  the touched files before that
@@ -51,8 +100,12 @@ stage()
 	comm -23 "$staging/all" "$staging/newfiles" >"$staging/files"
 	check_writable "$tree" <"$staging/all"
 	check_writable "$tree" <"$staging/newfiles"
-	plant "$tree" "$staging" "$staging/files"
-	cp -a -- "$staging/tree" "$staging/pristine"
+	if ! go_on_from "$tree" "$staging"; then
+		rm -rf -- "$staging/tree" "$staging/pristine"
+		mkdir "$staging/tree"
+		plant "$tree" "$staging" "$staging/files"
+		cp -a -- "$staging/tree" "$staging/pristine"
+	fi
 	record_of "$tree" | sed -n 's/^- [^ ]* //p' | sort >"$staging/ours"
 	comm -23 "$staging/newfiles" "$staging/ours" >"$staging/alien"
 	while read -r f; do
@@ -63,9 +116,8 @@ stage()
 	(cd "$staging/tree" && xargs -r chmod u=rwX,go=rX -- <"$staging/newfiles")
 
 	left_out=
-	while ! cmp -s "$staging/patches/series" \
-		"$staging/tree/.virtquilt/applied-patches" &&
-		[ -s "$staging/patches/series" ]; do
+	while [ "$(awk '{ print $1 }' "$staging/patches/series")" != \
+		"$(applied_patches "$staging/tree")" ]; do
 		! push_all "$staging" || break
 		name=$(failed_patch "$staging")
 		if [ -z "${optional:-}" ] || [ -z "$name" ]; then

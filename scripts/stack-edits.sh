@@ -70,8 +70,6 @@ expect()
 	expected=$scratch/expected
 	rm -rf "$expected"
 	mkdir -p "$expected/tree" "$expected/patches"
-	by_quilt=$(cd "$1/.virtquilt" && find . -mindepth 2 -name .timestamp \
-		-newer stack 2>/dev/null | sed 's|^\./||; s|/\.timestamp$||')
 	applied_patches "$1" | patches_into "$expected/patches"
 	for p in $(applied_patches "$1"); do
 		case $NL$by_quilt$NL in
@@ -102,8 +100,15 @@ expect()
 #   sums    each file of the record: its sha256 before and after the stack, and now
 #   theirs  files that only the user's own patches touch
 #   seen    the sha256 now of all of them
+# and in $by_quilt the patches that quilt has pushed or refreshed since apply.
 survey()
 {
+	by_quilt=$(
+		if cd "$1/.virtquilt" 2>/dev/null; then
+			find . -mindepth 2 -name .timestamp -newer stack \
+				2>/dev/null | sed 's|^\./||; s|/\.timestamp$||'
+		fi
+	)
 	record_of "$1" | sums "$1" >"$scratch/sums"
 	quilt_files "$1" >"$scratch/quilt-files"
 	: >"$scratch/edited"
