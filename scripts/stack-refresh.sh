@@ -5,7 +5,7 @@
 # Sourced by scripts/stack.
 
 set -eu
-: "${top:?}" "${patches:?}" "${linux:?}" "${CR:?}" "${scratch?}"
+: "${top:?}" "${patches:?}" "${linux:?}" "${CR:?}" "${scratch?}" "${pin_word?}"
 
 # refresh_from TREE: move TREE's edits into the patches and the new files, then
 # apply the result to TREE

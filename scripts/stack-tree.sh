@@ -17,7 +17,7 @@
 #   was        while files are being moved: the sha256 of each file before that
 
 set -eu
-: "${patches:?}" "${linux:?}" "${scratch?}"
+: "${top:?}" "${patches:?}" "${linux:?}" "${scratch?}" "${pin_word?}"
 
 # word PATH: PATH, quoted for the shell if it has to be
 word()
