@@ -78,7 +78,11 @@ struct raw_vm {
 	int vcpu;
 	struct kvm_run *run;
 	uint8_t *mem;
+	int no_syndbg;			/* its CPUID does not offer it */
 };
+
+#define RAW_CPUID_FEATURES	0x80000001
+#define RAW_FEATURE_LM		0x20000000
 
 /* Hyper-V leaves that make KVM emulate what the tests use. */
 #define RAW_CPUID_HV_MAX	0x40000000
@@ -364,8 +368,8 @@ static inline void raw_set_cpuid(struct raw_vm *vm, uint32_t syndbg)
 {
 	struct {
 		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 leaves[3];
-	} cpuid = { .head.nent = 3 };
+		struct kvm_cpuid_entry2 leaves[4];
+	} cpuid = { .head.nent = 4 };
 
 	cpuid.leaves[0].function = RAW_CPUID_HV_MAX;
 	cpuid.leaves[0].eax = RAW_CPUID_HV_SYNDBG;
@@ -373,6 +377,9 @@ static inline void raw_set_cpuid(struct raw_vm *vm, uint32_t syndbg)
 	cpuid.leaves[1].eax = RAW_HV_SIGNATURE;
 	cpuid.leaves[2].function = RAW_CPUID_HV_SYNDBG;
 	cpuid.leaves[2].eax = syndbg;
+	/* Later kernels let no other guest have long mode. */
+	cpuid.leaves[3].function = RAW_CPUID_FEATURES;
+	cpuid.leaves[3].edx = RAW_FEATURE_LM;
 	raw_ioctl(vm->vcpu, KVM_SET_CPUID2, &cpuid, "KVM_SET_CPUID2");
 }
 
@@ -453,7 +460,7 @@ static inline void raw_add_vcpu(struct raw_vm *vm, unsigned long id,
 		       MAP_SHARED, vm->vcpu, 0);
 	if (vm->run == MAP_FAILED)
 		ksft_exit_fail_msg("mmap of kvm_run: %s\n", strerror(errno));
-	raw_set_cpuid(vm, RAW_HV_SYNDBG_ALLOWED);
+	raw_set_cpuid(vm, vm->no_syndbg ? 0 : RAW_HV_SYNDBG_ALLOWED);
 	raw_set_flat32(vm, base);
 }
 
