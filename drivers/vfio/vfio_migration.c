@@ -38,8 +38,6 @@
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
 
-#include <asm/unaligned.h>
-
 #include "vfio_migration_priv.h"
 
 #define CREATE_TRACE_POINTS
@@ -134,7 +132,7 @@ static void vfm_sum_later(struct vfio_migration *m, struct vfm_sum *to,
 	m->sum_to = to;
 	m->sum_from = from;
 	m->sum_len = len;
-	queue_work(system_unbound_wq, &m->sum_work);
+	queue_work(vfm_unbound_wq, &m->sum_work);
 }
 
 static void vfm_sum_now(struct vfio_migration *m, struct vfm_sum *to,
@@ -971,7 +969,7 @@ void vfm_unlock(struct vfio_migration *m)
  * @m: the migration of the device
  *
  * To be called by a driver whose device has been reset without
- * &vfio_migration_ops.reset, by a function level reset for one.  Ends what is
+ * &vfio_migration_driver_ops.reset, by a function level reset for one.  Ends what is
  * being saved or loaded and gets back to the running state: at once, or, if a
  * call of userspace is under way, when that ends.
  *
@@ -1097,7 +1095,7 @@ static void vfm_debugfs_add(struct vfio_migration *m, const char *name)
 
 static bool vfm_ops_valid(const struct vfio_migration_params *params)
 {
-	const struct vfio_migration_ops *ops = params->ops;
+	const struct vfio_migration_driver_ops *ops = params->ops;
 
 	return ops && ops->stop && ops->start && ops->reset &&
 	       !ops->save == !ops->load && !ops->next == !ops->pending &&

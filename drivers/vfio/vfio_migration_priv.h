@@ -5,6 +5,8 @@
  *	vfio_migration.c	the stream, the states and what is done between them
  *	vfio_migration_v1.c	the migration region, version 1 of the protocol
  *	vfio_migration_v2.c	the device features, version 2
+ *	vfio_migration_core.c	the same by way of the core of VFIO, where that
+ *				has version 2 itself
  */
 #ifndef _VFIO_MIGRATION_PRIV_H
 #define _VFIO_MIGRATION_PRIV_H
@@ -15,6 +17,7 @@
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/vfio_migration.h>
+#include <linux/vfio_migration_compat.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
@@ -206,6 +209,7 @@ struct vfm_load {
 
 /**
  * struct vfio_migration - the migration of a device
+ * @core: what the core of VFIO knows of it
  * @params: what the driver said
  * @name: of the device
  * @window_size: size of the window in bytes
@@ -247,6 +251,7 @@ struct vfm_load {
  * @started_ns: CLOCK_MONOTONIC when it was last started
  */
 struct vfio_migration {
+	struct vfm_core core;
 	struct vfio_migration_params params;
 	const char *name;
 	u64 window_size;
@@ -334,5 +339,12 @@ int vfm_step(struct vfio_migration *m, enum vfm_state from, enum vfm_state to);
 
 void vfm_v1_init(struct vfio_migration *m);
 u32 vfm_v1_state(const struct vfio_migration *m);
+
+u64 vfm_v2_flags(const struct vfio_migration *m);
+struct file *vfm_v2_change(struct vfio_migration *m, u32 wanted);
+int vfm_v2_state(struct vfio_migration *m, enum vfm_state *state);
+int vfm_v2_stop_length(struct vfio_migration *m, u64 *bytes);
+long vfm_v2_answer(struct vfio_migration *m,
+		   const struct vfio_device_feature *feature, void __user *arg);
 
 #endif /* _VFIO_MIGRATION_PRIV_H */

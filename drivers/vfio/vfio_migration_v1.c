@@ -34,16 +34,17 @@ VFM_FIELD(pending_bytes, 8);
 VFM_FIELD(data_offset, 16);
 VFM_FIELD(data_size, 24);
 static_assert(sizeof(struct vfio_device_migration_info) == 32);
-static_assert(VFIO_DEVICE_STATE_RUNNING == 1);
-static_assert(VFIO_DEVICE_STATE_SAVING == 2);
-static_assert(VFIO_DEVICE_STATE_RESUMING == 4);
-static_assert(VFIO_DEVICE_STATE_SET_ERROR(0) == 6);
+static_assert(VFM_V1_STOP == 0);
+static_assert(VFM_V1_RUNNING == 1);
+static_assert(VFM_V1_SAVING == 2);
+static_assert(VFM_V1_RESUMING == 4);
 
 /* The memory begins behind the page of the header */
 #define VFM_MEMORY_OFFSET	PAGE_SIZE
 
-#define VFM_V1_PRE_COPY		(VFIO_DEVICE_STATE_RUNNING | \
-				 VFIO_DEVICE_STATE_SAVING)
+/* What two of the state's bits mean together */
+#define VFM_V1_PRE_COPY		(VFM_V1_RUNNING | VFM_V1_SAVING)
+#define VFM_V1_ERROR		(VFM_V1_RESUMING | VFM_V1_SAVING)
 
 /* Where the parts are in the region */
 void vfm_v1_init(struct vfio_migration *m)
@@ -62,19 +63,19 @@ u32 vfm_v1_state(const struct vfio_migration *m)
 {
 	switch (m->state) {
 	case VFM_STOP:
-		return VFIO_DEVICE_STATE_STOP;
+		return VFM_V1_STOP;
 	case VFM_RUNNING:
 	case VFM_RUNNING_P2P:
-		return VFIO_DEVICE_STATE_RUNNING;
+		return VFM_V1_RUNNING;
 	case VFM_STOP_COPY:
-		return VFIO_DEVICE_STATE_SAVING;
+		return VFM_V1_SAVING;
 	case VFM_RESUMING:
-		return VFIO_DEVICE_STATE_RESUMING;
+		return VFM_V1_RESUMING;
 	case VFM_PRE_COPY:
 	case VFM_PRE_COPY_P2P:
 		return VFM_V1_PRE_COPY;
 	default:
-		return VFIO_DEVICE_STATE_SET_ERROR(0);
+		return VFM_V1_ERROR;
 	}
 }
 
@@ -82,13 +83,13 @@ u32 vfm_v1_state(const struct vfio_migration *m)
 static enum vfm_state vfm_v1_wanted(u32 device_state)
 {
 	switch (device_state) {
-	case VFIO_DEVICE_STATE_STOP:
+	case VFM_V1_STOP:
 		return VFM_STOP;
-	case VFIO_DEVICE_STATE_RUNNING:
+	case VFM_V1_RUNNING:
 		return VFM_RUNNING;
-	case VFIO_DEVICE_STATE_SAVING:
+	case VFM_V1_SAVING:
 		return VFM_STOP_COPY;
-	case VFIO_DEVICE_STATE_RESUMING:
+	case VFM_V1_RESUMING:
 		return VFM_RESUMING;
 	case VFM_V1_PRE_COPY:
 		return VFM_PRE_COPY;
@@ -523,19 +524,17 @@ int vfio_migration_region_mmap(struct vfio_migration *m,
 	if (pos < VFM_MEMORY_OFFSET || pos >= m->size || size > m->size - pos)
 		return -EINVAL;
 
-	vma->vm_flags &= ~VM_MAYEXEC;
+	vfm_vm_flags_clear(vma, VM_MAYEXEC);
 	vma->vm_private_data = m;
 	if (pos >= m->window_offset) {
 		pos -= m->window_offset;
 		vma->vm_ops = &vfm_v1_window_ops;
-		return remap_vmalloc_range_partial(vma, vma->vm_start,
-						   m->window,
-						   pos >> PAGE_SHIFT, size);
+		return remap_vmalloc_range(vma, m->window, pos >> PAGE_SHIFT);
 	}
 
 	if (size > m->window_offset - pos)
 		return -EINVAL;
-	vma->vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP;
+	vfm_vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
 	/* As for a private mapping: each first write is a fault */
 	vma->vm_page_prot = vm_get_page_prot(vma->vm_flags & ~VM_SHARED);
 	vma->vm_ops = &vfm_v1_memory_ops;
@@ -550,8 +549,8 @@ static int vfm_v1_info_caps(struct vfio_migration *m,
 	struct vfio_region_info_cap_type type = {
 		.header.id	= VFIO_REGION_INFO_CAP_TYPE,
 		.header.version	= 1,
-		.type		= VFIO_REGION_TYPE_MIGRATION,
-		.subtype	= VFIO_REGION_SUBTYPE_MIGRATION,
+		.type		= VFM_V1_REGION_TYPE,
+		.subtype	= VFM_V1_REGION_SUBTYPE,
 	};
 	struct vfio_region_info_cap_sparse_mmap *sparse;
 	struct vfio_region_sparse_mmap_area *area;
@@ -587,6 +586,35 @@ static int vfm_v1_info_caps(struct vfio_migration *m,
 }
 
 /**
+ * vfio_migration_region_info_caps() - Say what the region is
+ * @m: the migration of the device
+ * @info: userspace's, its argsz is left alone
+ * @caps: the capabilities are added there
+ *
+ * To be called by the driver where the VFIO core does the rest of
+ * VFIO_DEVICE_GET_REGION_INFO.
+ *
+ * Context: Process context.
+ *
+ * Return: 0 or -ENOMEM
+ */
+int vfio_migration_region_info_caps(struct vfio_migration *m,
+				    struct vfio_region_info *info,
+				    struct vfio_info_cap *caps)
+{
+	info->flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE |
+		      VFIO_REGION_INFO_FLAG_CAPS;
+	if (m->mmap)
+		info->flags |= VFIO_REGION_INFO_FLAG_MMAP;
+	info->cap_offset = 0;
+	info->size = m->size;
+	info->offset = m->params.offset;
+
+	return vfm_v1_info_caps(m, caps);
+}
+EXPORT_SYMBOL_GPL(vfio_migration_region_info_caps);
+
+/**
  * vfio_migration_region_info() - Answer VFIO_DEVICE_GET_REGION_INFO
  * @m: the migration of the device
  * @arg: userspace's struct vfio_region_info
@@ -614,17 +642,9 @@ int vfio_migration_region_info(struct vfio_migration *m,
 	if (info.argsz < minsz)
 		return -EINVAL;
 
-	ret = vfm_v1_info_caps(m, &caps);
+	ret = vfio_migration_region_info_caps(m, &info, &caps);
 	if (ret)
 		goto out;
-
-	info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE |
-		     VFIO_REGION_INFO_FLAG_CAPS;
-	if (m->mmap)
-		info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
-	info.cap_offset = 0;
-	info.size = m->size;
-	info.offset = m->params.offset;
 
 	ret = -EFAULT;
 	if (info.argsz < sizeof(info) + caps.size) {

@@ -47,9 +47,9 @@ struct vfm_v2_file {
 	u64 session;
 };
 
-static u64 vfm_v2_flags(const struct vfio_migration *m)
+u64 vfm_v2_flags(const struct vfio_migration *m)
 {
-	const struct vfio_migration_ops *ops = m->params.ops;
+	const struct vfio_migration_driver_ops *ops = m->params.ops;
 	u64 flags = VFIO_MIGRATION_STOP_COPY;
 
 	if (ops->quiesce)
@@ -265,7 +265,6 @@ static const struct file_operations vfm_v2_save_fops = {
 	.unlocked_ioctl	= vfm_v2_ioctl,
 	.compat_ioctl	= compat_ptr_ioctl,
 	.release	= vfm_v2_release,
-	.llseek		= no_llseek,
 };
 
 static const struct file_operations vfm_v2_load_fops = {
@@ -273,7 +272,6 @@ static const struct file_operations vfm_v2_load_fops = {
 	.write		= vfm_v2_write,
 	.poll		= vfm_v2_poll,
 	.release	= vfm_v2_release,
-	.llseek		= no_llseek,
 };
 
 /* A descriptor for the session that is about to begin */
@@ -435,6 +433,50 @@ static int vfm_v2_set_state(struct vfio_migration *m, u32 wanted,
 	return vfm_save_pending(m, vfm_running(m), &m->save.initial);
 }
 
+/* The file of the session that begins with it, if one does, or NULL */
+struct file *vfm_v2_change(struct vfio_migration *m, u32 wanted)
+{
+	struct file *filp = NULL;
+	int ret;
+
+	if (vfm_lock(m))
+		return ERR_PTR(-EINTR);
+	ret = vfm_v2_set_state(m, wanted, &filp);
+	vfm_unlock(m);
+	if (!ret)
+		return filp;
+	if (!IS_ERR_OR_NULL(filp))
+		fput(filp);
+
+	return ERR_PTR(ret);
+}
+
+int vfm_v2_state(struct vfio_migration *m, enum vfm_state *state)
+{
+	if (vfm_lock(m))
+		return -EINTR;
+	*state = m->state;
+	vfm_unlock(m);
+
+	return 0;
+}
+
+/* How much would come if the device were stopped now */
+int vfm_v2_stop_length(struct vfio_migration *m, u64 *bytes)
+{
+	int ret = 0;
+
+	if (vfm_lock(m))
+		return -EINTR;
+	*bytes = sizeof(struct vfm_header) + m->params.state_size +
+		 2 * sizeof(struct vfm_record);
+	if (m->owner == VFM_V2 && vfm_is_saving(m->state))
+		ret = vfm_v2_pending(m, false, bytes);
+	vfm_unlock(m);
+
+	return ret;
+}
+
 /*
  * The features
  */
@@ -475,11 +517,13 @@ static long vfm_v2_feature_migration(struct vfio_migration *m,
 static long vfm_v2_get_state(struct vfio_migration *m, void __user *arg)
 {
 	struct vfio_device_feature_mig_state answer = { .data_fd = -1 };
+	enum vfm_state state;
+	int ret;
 
-	if (vfm_lock(m))
-		return -EINTR;
-	answer.device_state = m->state;
-	vfm_unlock(m);
+	ret = vfm_v2_state(m, &state);
+	if (ret)
+		return ret;
+	answer.device_state = state;
 
 	return copy_to_user(arg, &answer, sizeof(answer)) ? -EFAULT : 0;
 }
@@ -491,10 +535,9 @@ static long vfm_v2_get_state(struct vfio_migration *m, void __user *arg)
 static long vfm_v2_change_state(struct vfio_migration *m, void __user *arg)
 {
 	struct vfio_device_feature_mig_state __user *user = arg;
-	struct file *filp = NULL;
+	struct file *filp;
 	u32 wanted;
 	int fd;
-	long ret;
 
 	if (get_user(wanted, &user->device_state) ||
 	    put_user(-1, &user->data_fd))
@@ -503,23 +546,19 @@ static long vfm_v2_change_state(struct vfio_migration *m, void __user *arg)
 	if (fd < 0)
 		return fd;
 
-	ret = vfm_lock(m);
-	if (!ret) {
-		ret = vfm_v2_set_state(m, wanted, &filp);
-		vfm_unlock(m);
+	filp = vfm_v2_change(m, wanted);
+	if (IS_ERR_OR_NULL(filp)) {
+		put_unused_fd(fd);
+		return PTR_ERR_OR_ZERO(filp);
 	}
-	if (!ret && filp && put_user(fd, &user->data_fd))
-		ret = -EFAULT;
-	if (!ret && filp) {
-		fd_install(fd, filp);
-		return 0;
-	}
-
-	if (!IS_ERR_OR_NULL(filp))
+	if (put_user(fd, &user->data_fd)) {
 		fput(filp);
-	put_unused_fd(fd);
+		put_unused_fd(fd);
+		return -EFAULT;
+	}
+	fd_install(fd, filp);
 
-	return ret;
+	return 0;
 }
 
 static long vfm_v2_feature_state(struct vfio_migration *m,
@@ -539,17 +578,6 @@ static long vfm_v2_feature_state(struct vfio_migration *m,
 	return vfm_v2_change_state(m, arg);
 }
 
-/* How much would come if the device were stopped now */
-static int vfm_v2_stop_length(struct vfio_migration *m, u64 *bytes)
-{
-	*bytes = sizeof(struct vfm_header) + m->params.state_size +
-		 2 * sizeof(struct vfm_record);
-	if (m->owner == VFM_V2 && vfm_is_saving(m->state))
-		return vfm_v2_pending(m, false, bytes);
-
-	return 0;
-}
-
 static long vfm_v2_feature_data_size(struct vfio_migration *m,
 				     const struct vfio_device_feature *feature,
 				     void __user *arg)
@@ -562,16 +590,28 @@ static long vfm_v2_feature_data_size(struct vfio_migration *m,
 	if (ret <= 0)
 		return ret;
 
-	if (vfm_lock(m))
-		return -EINTR;
 	ret = vfm_v2_stop_length(m, &length);
-	vfm_unlock(m);
 	if (ret)
 		return ret;
-
 	answer.stop_copy_length = length;
 
 	return copy_to_user(arg, &answer, sizeof(answer)) ? -EFAULT : 0;
+}
+
+/* @arg is what follows @feature, in which the flags have been looked at */
+long vfm_v2_answer(struct vfio_migration *m,
+		   const struct vfio_device_feature *feature, void __user *arg)
+{
+	switch (feature->flags & VFIO_DEVICE_FEATURE_MASK) {
+	case VFIO_DEVICE_FEATURE_MIGRATION:
+		return vfm_v2_feature_migration(m, feature, arg);
+	case VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE:
+		return vfm_v2_feature_state(m, feature, arg);
+	case VFIO_DEVICE_FEATURE_MIG_DATA_SIZE:
+		return vfm_v2_feature_data_size(m, feature, arg);
+	default:
+		return -ENOTTY;
+	}
 }
 
 /**
@@ -616,16 +656,6 @@ long vfio_migration_feature(struct vfio_migration *m, void __user *arg)
 	    (feature.flags & get_set) == get_set)
 		return -EINVAL;
 
-	arg += sizeof(feature);
-	switch (feature.flags & VFIO_DEVICE_FEATURE_MASK) {
-	case VFIO_DEVICE_FEATURE_MIGRATION:
-		return vfm_v2_feature_migration(m, &feature, arg);
-	case VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE:
-		return vfm_v2_feature_state(m, &feature, arg);
-	case VFIO_DEVICE_FEATURE_MIG_DATA_SIZE:
-		return vfm_v2_feature_data_size(m, &feature, arg);
-	default:
-		return -ENOTTY;
-	}
+	return vfm_v2_answer(m, &feature, arg + sizeof(feature));
 }
 EXPORT_SYMBOL_GPL(vfio_migration_feature);

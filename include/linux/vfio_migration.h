@@ -78,7 +78,7 @@ struct vfio_device_feature_mig_data_size {
 #define VFIO_MIGRATION_LOST		(-ENOTRECOVERABLE)
 
 /**
- * struct vfio_migration_ops - What a driver does for its device
+ * struct vfio_migration_driver_ops - What a driver does for its device
  *
  * The library calls these in process context, one at a time for a device, and
  * holds a mutex of its own meanwhile.  They may sleep.  They must not call
@@ -132,7 +132,7 @@ struct vfio_device_feature_mig_data_size {
  * @reset: Put the device into the state it has after power-on, running.  What
  *	it was doing ends before this returns.  Cannot fail.  Required.
  */
-struct vfio_migration_ops {
+struct vfio_migration_driver_ops {
 	int (*stop)(void *data);
 	int (*quiesce)(void *data);
 	int (*start)(void *data);
@@ -169,7 +169,7 @@ struct vfio_migration_section {
  * @data: is passed to them
  * @type: name of the kind of device.  A stream of another type is refused.
  * @version: version of the state's layout.  A stream of another is refused,
- *	unless the driver has &vfio_migration_ops.load_begin.
+ *	unless the driver has &vfio_migration_driver_ops.load_begin.
  * @offset: where the migration region is in the device's file, a multiple of PAGE_SIZE
  * @state_size: bytes of state
  * @memory: from vmalloc_user(), or NULL.  Userspace can read it at any time.
@@ -189,7 +189,7 @@ struct vfio_migration_section {
  * @mmap: offer the data section for mmap
  */
 struct vfio_migration_params {
-	const struct vfio_migration_ops *ops;
+	const struct vfio_migration_driver_ops *ops;
 	void *data;
 	const char *type;
 	u32 version;
@@ -214,6 +214,9 @@ void vfio_migration_release(struct vfio_migration *m);
 
 int vfio_migration_region_info(struct vfio_migration *m,
 			       void __user *arg);
+int vfio_migration_region_info_caps(struct vfio_migration *m,
+				    struct vfio_region_info *info,
+				    struct vfio_info_cap *caps);
 ssize_t vfio_migration_region_read(struct vfio_migration *m,
 				   char __user *buf, size_t count, loff_t *ppos);
 ssize_t vfio_migration_region_write(struct vfio_migration *m,

@@ -8,7 +8,8 @@
  * read from mscratch_stop() to mscratch_migration_ops.
  *
  * See Documentation/driver-api/vfio-migration-region.rst, and mscratch.h for
- * what a program sees.
+ * what a program sees.  How VFIO calls a device, and lets it at the guest's memory,
+ * is in mscratch_mdev.h and mscratch_host.h.
  */
 
 #include <linux/bitmap.h>
@@ -21,11 +22,9 @@
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
 #include <linux/lockdep.h>
-#include <linux/mdev.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
-#include <linux/notifier.h>
 #include <linux/pci_ids.h>
 #include <linux/pci_regs.h>
 #include <linux/sched.h>
@@ -36,12 +35,12 @@
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
 #include <linux/vfio_migration.h>
+#include <linux/vfio_migration_compat.h>
 #include <linux/vmalloc.h>
 #include <linux/workqueue.h>
 
-#include <asm/unaligned.h>
-
 #include "mscratch.h"
+#include "mscratch_host.h"
 
 /* Each region has its own 1 TiB of the device's file */
 #define MSCRATCH_INDEX_SHIFT	40
@@ -49,9 +48,9 @@
 #define MSCRATCH_OFFSET(index)	((u64)(index) << MSCRATCH_INDEX_SHIFT)
 
 /*
- * The file is an anonymous one, and all of these have their mappings in one
- * place.  Those of the scratch memory of a device are at an offset there that
- * is its own, behind what a user can name.
+ * The file is an anonymous one in many kernels, and all of these have their
+ * mappings in one place.  Those of the scratch memory of a device are at an
+ * offset there that is its own, behind what a user can name.
  */
 #define MSCRATCH_MAPS		BIT(20)
 #define MSCRATCH_MAX_ID		(MSCRATCH_MAPS - 1)
@@ -59,8 +58,7 @@
 #define MSCRATCH_CONFIG_SIZE	PCI_CFG_SPACE_SIZE
 #define MSCRATCH_MSI_CAP	0x40
 
-/* How much the engine copies at once */
-#define MSCRATCH_DMA_PAGES	16
+/* How much the engine copies at once, unless pages are pinned */
 #define MSCRATCH_DMA_CHUNK	SZ_64K
 
 /*
@@ -143,7 +141,7 @@ struct mscratch_saved {
 
 /**
  * struct mscratch - a device
- * @mdev: what the mdev core knows it as
+ * @host: what it is to the host
  * @type: of what type it is
  * @migration: its migration, or NULL
  * @scratch: the scratch memory
@@ -156,8 +154,6 @@ struct mscratch_saved {
  *	those that it can are dirty as well while the device runs
  * @open_lock: guards @opens
  * @opens: open file descriptors
- * @group: the VFIO group, held while @opens is not 0
- * @unmap_notifier: is told what is unmapped, while @opens is not 0
  * @regs_lock: guards @config, @dma, @activity, @waits, @regs_dirty
  * @config: configuration space
  * @dma: registers
@@ -175,7 +171,7 @@ struct mscratch_saved {
  * @msi: what the interrupt signals, or NULL
  */
 struct mscratch {
-	struct mdev_device *mdev;
+	struct mscratch_host host;
 	const struct mscratch_type *type;
 	struct vfio_migration *migration;
 	void *scratch;
@@ -189,8 +185,6 @@ struct mscratch {
 
 	struct mutex open_lock;	/* guards opens */
 	unsigned int opens;
-	struct vfio_group *group;
-	struct notifier_block unmap_notifier;
 
 	struct mutex regs_lock;	/* guards what follows */
 	u8 config[MSCRATCH_CONFIG_SIZE];
@@ -238,12 +232,12 @@ static void mscratch_interrupt(struct mscratch *ms)
 {
 	mutex_lock(&ms->irq_lock);
 	if (ms->msi)
-		eventfd_signal(ms->msi, 1);
+		vfm_eventfd_signal(ms->msi);
 	mutex_unlock(&ms->irq_lock);
 }
 
 /* Copy between the scratch memory and pages of the guest that are pinned. */
-static int mscratch_copy_pages(const unsigned long *pfns, int npage,
+static int mscratch_copy_pages(struct page **pages, int npage,
 			       unsigned int in_page, u8 *scratch, size_t len,
 			       bool to_guest)
 {
@@ -251,22 +245,18 @@ static int mscratch_copy_pages(const unsigned long *pfns, int npage,
 
 	for (i = 0; i < npage; i++) {
 		size_t n = min_t(size_t, len, PAGE_SIZE - in_page);
-		struct page *page;
 		u8 *guest;
 
 		/* What the guest calls memory may be another device's */
-		if (!pfn_valid(pfns[i]))
-			return -EFAULT;
-		page = pfn_to_page(pfns[i]);
-		if (PageReserved(page) && !is_zero_pfn(pfns[i]))
+		if (PageReserved(pages[i]) && !is_zero_pfn(page_to_pfn(pages[i])))
 			return -EFAULT;
 
-		guest = kmap(page);
+		guest = kmap(pages[i]);
 		if (to_guest)
 			memcpy(guest + in_page, scratch, n);
 		else
 			memcpy(scratch, guest + in_page, n);
-		kunmap(page);
+		kunmap(pages[i]);
 		scratch += n;
 		len -= n;
 		in_page = 0;
@@ -282,15 +272,11 @@ static int mscratch_copy_pages(const unsigned long *pfns, int npage,
 static ssize_t mscratch_dma_pin(struct mscratch *ms, u64 iova, u64 offset,
 				u64 length, bool to_guest)
 {
-	struct device *dev = mdev_dev(ms->mdev);
-	unsigned long user[MSCRATCH_DMA_PAGES], phys[MSCRATCH_DMA_PAGES];
+	struct page *pages[MSCRATCH_HOST_PAGES];
 	unsigned int in_page = offset_in_page(iova);
-	size_t len = min_t(u64, length, MSCRATCH_DMA_PAGES * PAGE_SIZE - in_page);
+	size_t len = min_t(u64, length, MSCRATCH_HOST_PAGES * PAGE_SIZE - in_page);
 	int npage = DIV_ROUND_UP(in_page + len, PAGE_SIZE);
-	int i, ret;
-
-	for (i = 0; i < npage; i++)
-		user[i] = (iova >> PAGE_SHIFT) + i;
+	int ret;
 
 	mutex_lock(&ms->pin_lock);
 	if (ms->hold && time_before(jiffies, ms->hold_until)) {
@@ -300,19 +286,12 @@ static ssize_t mscratch_dma_pin(struct mscratch *ms, u64 iova, u64 offset,
 	}
 	ms->hold = false;
 
-	ret = vfio_pin_pages(dev, user, npage,
-			     to_guest ? IOMMU_WRITE : IOMMU_READ, phys);
-	if (ret > 0) {
-		int pinned = ret;
-
-		ret = -EFAULT;
-		if (pinned == npage)
-			ret = mscratch_copy_pages(phys, npage, in_page,
-						  ms->scratch + offset, len,
-						  to_guest);
-		vfio_unpin_pages(dev, user, pinned);
-	} else if (!ret) {
-		ret = -EFAULT;
+	ret = mscratch_host_pin(&ms->host, iova, npage,
+				to_guest ? IOMMU_WRITE : IOMMU_READ, pages);
+	if (!ret) {
+		ret = mscratch_copy_pages(pages, npage, in_page,
+					  ms->scratch + offset, len, to_guest);
+		mscratch_host_unpin(&ms->host, iova, npage);
 	}
 	mutex_unlock(&ms->pin_lock);
 
@@ -326,7 +305,7 @@ static ssize_t mscratch_dma_rw(struct mscratch *ms, u64 iova, u64 offset,
 	size_t len = min_t(u64, length, MSCRATCH_DMA_CHUNK);
 	int ret;
 
-	ret = vfio_dma_rw(ms->group, iova, ms->scratch + offset, len, to_guest);
+	ret = mscratch_host_rw(&ms->host, iova, ms->scratch + offset, len, to_guest);
 
 	return ret ?: len;
 }
@@ -404,19 +383,14 @@ static void mscratch_dma_begin(struct mscratch *ms)
  * pinned when this returns.  Pages are only pinned under the lock.  It looks
  * again afterwards, so give it the time to get to that.
  */
-static int mscratch_unmap(struct notifier_block *nb, unsigned long action,
-			  void *data)
+static void mscratch_unmapped(struct mscratch_host *host)
 {
-	struct mscratch *ms = container_of(nb, struct mscratch, unmap_notifier);
+	struct mscratch *ms = container_of(host, struct mscratch, host);
 
-	if (action == VFIO_IOMMU_NOTIFY_DMA_UNMAP) {
-		mutex_lock(&ms->pin_lock);
-		ms->hold_until = jiffies + MSCRATCH_UNMAP_HOLD;
-		ms->hold = true;
-		mutex_unlock(&ms->pin_lock);
-	}
-
-	return NOTIFY_OK;
+	mutex_lock(&ms->pin_lock);
+	ms->hold_until = jiffies + MSCRATCH_UNMAP_HOLD;
+	ms->hold = true;
+	mutex_unlock(&ms->pin_lock);
 }
 
 /*
@@ -634,7 +608,7 @@ static void mscratch_reset(void *data)
 	mutex_unlock(&ms->regs_lock);
 }
 
-static const struct vfio_migration_ops mscratch_migration_ops = {
+static const struct vfio_migration_driver_ops mscratch_migration_ops = {
 	.stop		= mscratch_stop,
 	.quiesce	= mscratch_quiesce,
 	.start		= mscratch_start,
@@ -873,19 +847,6 @@ static ssize_t mscratch_access(struct mscratch *ms, char __user *buf,
 	return count;
 }
 
-static ssize_t mscratch_read(struct mdev_device *mdev, char __user *buf,
-			     size_t count, loff_t *ppos)
-{
-	return mscratch_access(mdev_get_drvdata(mdev), buf, count, ppos, false);
-}
-
-static ssize_t mscratch_write(struct mdev_device *mdev, const char __user *buf,
-			      size_t count, loff_t *ppos)
-{
-	return mscratch_access(mdev_get_drvdata(mdev), (char __user *)buf, count,
-			       ppos, true);
-}
-
 /* From now on userspace writes this page without being seen. */
 static void mscratch_mark_mapped(struct mscratch *ms, u64 pos)
 {
@@ -912,7 +873,7 @@ static vm_fault_t mscratch_fault(struct vm_fault *vmf)
 	mutex_lock(&ms->map_lock);
 	if (vmf->flags & FAULT_FLAG_WRITE) {
 		mscratch_mark_mapped(ms, pos);
-		prot = vm_get_page_prot(vma->vm_flags);
+		prot = vfm_vma_page_prot(vma);
 	}
 	ret = vmf_insert_pfn_prot(vma, vmf->address,
 				  vmalloc_to_pfn(ms->scratch + pos), prot);
@@ -939,9 +900,8 @@ static const struct vm_operations_struct mscratch_vm_ops = {
 	.pfn_mkwrite	= mscratch_pfn_mkwrite,
 };
 
-static int mscratch_mmap(struct mdev_device *mdev, struct vm_area_struct *vma)
+static int mscratch_mmap(struct mscratch *ms, struct vm_area_struct *vma)
 {
-	struct mscratch *ms = mdev_get_drvdata(mdev);
 	u64 size = vma->vm_end - vma->vm_start;
 	u64 pos = (u64)vma->vm_pgoff << PAGE_SHIFT;
 	u64 index = pos >> MSCRATCH_INDEX_SHIFT;
@@ -959,12 +919,12 @@ static int mscratch_mmap(struct mdev_device *mdev, struct vm_area_struct *vma)
 	 * Nobody is to keep these pages beyond the mapping: the next user has
 	 * the same.  get_user_pages_fast() goes by the page tables alone.
 	 */
-	vma->vm_flags |= VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP;
+	vfm_vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
 	vma->vm_ops = &mscratch_vm_ops;
 	vma->vm_private_data = ms;
 	vma->vm_pgoff = (MSCRATCH_OFFSET(MSCRATCH_MAPS + ms->id) + pos) >>
 			PAGE_SHIFT;
-	WRITE_ONCE(ms->mapping, vma->vm_file->f_mapping);
+	WRITE_ONCE(ms->mapping, vfm_vma_mapping(vma));
 
 	return 0;
 }
@@ -990,34 +950,26 @@ static int mscratch_device_info(struct mscratch *ms, void __user *arg)
 	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
 }
 
-static int mscratch_region_info(struct mscratch *ms, void __user *arg)
+/* One of PCI's, which have no capabilities */
+static int mscratch_region(struct mscratch *ms, struct vfio_region_info *info)
 {
-	size_t minsz = offsetofend(struct vfio_region_info, offset);
 	u32 rw = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
-	struct vfio_region_info info;
 
-	if (copy_from_user(&info, arg, minsz))
-		return -EFAULT;
-	if (info.argsz < minsz)
-		return -EINVAL;
-	if (info.index == MSCRATCH_MIGRATION_REGION && ms->migration)
-		return vfio_migration_region_info(ms->migration, arg);
-
-	info.flags = 0;
-	info.cap_offset = 0;
-	info.size = 0;
-	switch (info.index) {
+	info->flags = 0;
+	info->cap_offset = 0;
+	info->size = 0;
+	switch (info->index) {
 	case VFIO_PCI_CONFIG_REGION_INDEX:
-		info.flags = rw;
-		info.size = MSCRATCH_CONFIG_SIZE;
+		info->flags = rw;
+		info->size = MSCRATCH_CONFIG_SIZE;
 		break;
 	case VFIO_PCI_BAR0_REGION_INDEX:
-		info.flags = rw;
-		info.size = MSCRATCH_BAR0_SIZE;
+		info->flags = rw;
+		info->size = MSCRATCH_BAR0_SIZE;
 		break;
 	case VFIO_PCI_BAR2_REGION_INDEX:
-		info.flags = rw | VFIO_REGION_INFO_FLAG_MMAP;
-		info.size = ms->type->size;
+		info->flags = rw | VFIO_REGION_INFO_FLAG_MMAP;
+		info->size = ms->type->size;
 		break;
 	case VFIO_PCI_BAR1_REGION_INDEX:
 	case VFIO_PCI_BAR3_REGION_INDEX ... VFIO_PCI_ROM_REGION_INDEX:
@@ -1026,7 +978,27 @@ static int mscratch_region_info(struct mscratch *ms, void __user *arg)
 	default:
 		return -EINVAL;
 	}
-	info.offset = MSCRATCH_OFFSET(info.index);
+	info->offset = MSCRATCH_OFFSET(info->index);
+
+	return 0;
+}
+
+static int mscratch_region_info(struct mscratch *ms, void __user *arg)
+{
+	size_t minsz = offsetofend(struct vfio_region_info, offset);
+	struct vfio_region_info info;
+	int ret;
+
+	if (copy_from_user(&info, arg, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
+	if (info.index == MSCRATCH_MIGRATION_REGION && ms->migration)
+		return vfio_migration_region_info(ms->migration, arg);
+
+	ret = mscratch_region(ms, &info);
+	if (ret)
+		return ret;
 
 	return copy_to_user(arg, &info, minsz) ? -EFAULT : 0;
 }
@@ -1114,10 +1086,10 @@ static int mscratch_set_irqs(struct mscratch *ms, void __user *arg)
 	}
 }
 
-static long mscratch_ioctl(struct mdev_device *mdev, unsigned int cmd,
+/* Where the core of VFIO takes care of one itself, it does not come here */
+static long mscratch_ioctl(struct mscratch *ms, unsigned int cmd,
 			   unsigned long arg)
 {
-	struct mscratch *ms = mdev_get_drvdata(mdev);
 	void __user *user = (void __user *)arg;
 
 	switch (cmd) {
@@ -1149,40 +1121,16 @@ static long mscratch_ioctl(struct mdev_device *mdev, unsigned int cmd,
  * Open and close
  */
 
-/* What the device needs of the container it is in */
-static int mscratch_first_open(struct mscratch *ms)
-{
-	unsigned long events = VFIO_IOMMU_NOTIFY_DMA_UNMAP;
-	struct device *dev = mdev_dev(ms->mdev);
-	int ret;
-
-	ms->group = vfio_group_get_external_user_from_dev(dev);
-	if (IS_ERR(ms->group))
-		return PTR_ERR(ms->group);
-
-	/* Pages can only be pinned by those who let themselves be told */
-	ms->unmap_notifier.notifier_call = mscratch_unmap;
-	ret = vfio_register_notifier(dev, VFIO_IOMMU_NOTIFY, &events,
-				     &ms->unmap_notifier);
-	if (ret)
-		vfio_group_put_external_user(ms->group);
-
-	return ret;
-}
-
 static void mscratch_last_close(struct mscratch *ms)
 {
 	/* All DMA has ended with the reset */
-	vfio_unregister_notifier(mdev_dev(ms->mdev), VFIO_IOMMU_NOTIFY,
-				 &ms->unmap_notifier);
-	vfio_group_put_external_user(ms->group);
+	mscratch_host_close(&ms->host);
 	mscratch_set_msi(ms, NULL);
 	bitmap_zero(ms->mapped, ms->pages);
 }
 
-static int mscratch_open(struct mdev_device *mdev)
+static int mscratch_open(struct mscratch *ms)
 {
-	struct mscratch *ms = mdev_get_drvdata(mdev);
 	int ret = 0;
 
 	/* mdev has no reference to this module, and would wait at its end */
@@ -1195,7 +1143,7 @@ static int mscratch_open(struct mdev_device *mdev)
 	if (ret)
 		goto out;
 	if (!ms->opens)
-		ret = mscratch_first_open(ms);
+		ret = mscratch_host_open(&ms->host);
 	if (ret) {
 		if (ms->migration)
 			vfio_migration_release(ms->migration);
@@ -1210,10 +1158,8 @@ out:
 	return ret;
 }
 
-static void mscratch_release(struct mdev_device *mdev)
+static void mscratch_release(struct mscratch *ms)
 {
-	struct mscratch *ms = mdev_get_drvdata(mdev);
-
 	mutex_lock(&ms->open_lock);
 	/* The library resets the device with the last one */
 	if (ms->migration)
@@ -1230,18 +1176,6 @@ static void mscratch_release(struct mdev_device *mdev)
 /*
  * Creation and removal
  */
-
-static const struct mscratch_type *mscratch_find_type(struct kobject *kobj)
-{
-	const char *name = strrchr(kobject_name(kobj), '-');
-	size_t i;
-
-	for (i = 0; name && i < ARRAY_SIZE(mscratch_types); i++)
-		if (!strcmp(name + 1, mscratch_types[i].name))
-			return &mscratch_types[i];
-
-	return NULL;
-}
 
 static bool mscratch_take_memory(size_t size)
 {
@@ -1284,7 +1218,7 @@ static int mscratch_create_migration(struct mscratch *ms)
 
 	ms->section.pos = ms->type->size;
 	ms->section.len = sizeof(struct mscratch_saved);
-	m = vfio_migration_create(mdev_dev(ms->mdev), &params);
+	m = vfio_migration_create(mscratch_host_dev(&ms->host), &params);
 	if (IS_ERR(m))
 		return PTR_ERR(m);
 	ms->migration = m;
@@ -1292,7 +1226,7 @@ static int mscratch_create_migration(struct mscratch *ms)
 	return 0;
 }
 
-static void mscratch_free(struct mscratch *ms)
+static void mscratch_teardown(struct mscratch *ms)
 {
 	vfio_migration_destroy(ms->migration);
 	ida_free(&mscratch_ids, ms->id);
@@ -1305,30 +1239,22 @@ static void mscratch_free(struct mscratch *ms)
 	mutex_destroy(&ms->pin_lock);
 	mutex_destroy(&ms->regs_lock);
 	mutex_destroy(&ms->open_lock);
-	kfree(ms);
 }
 
-static int mscratch_create(struct kobject *kobj, struct mdev_device *mdev)
+/* @ms is zeroed, but for the host's part.  Nothing is left of one that fails. */
+static int mscratch_setup(struct mscratch *ms, const struct mscratch_type *type)
 {
-	const struct mscratch_type *type = mscratch_find_type(kobj);
-	struct mscratch *ms;
 	int ret = -ENOMEM;
 
-	if (!type)
-		return -EINVAL;
 	if (!mscratch_take_memory(type->size))
 		return -ENOSPC;
-	ms = kzalloc(sizeof(*ms), GFP_KERNEL);
-	if (!ms)
-		goto err_memory;
 	ms->id = ida_alloc_max(&mscratch_ids, MSCRATCH_MAX_ID, GFP_KERNEL);
 	if (ms->id < 0) {
-		ret = ms->id;
-		kfree(ms);
-		goto err_memory;
+		mscratch_give_memory(type->size);
+		return ms->id;
 	}
 
-	ms->mdev = mdev;
+	ms->host.unmapped = mscratch_unmapped;
 	ms->type = type;
 	ms->pages = type->size >> PAGE_SHIFT;
 	mutex_init(&ms->map_lock);
@@ -1341,116 +1267,42 @@ static int mscratch_create(struct kobject *kobj, struct mdev_device *mdev)
 	ms->dirty = bitmap_zalloc(ms->pages, GFP_KERNEL);
 	ms->mapped = bitmap_zalloc(ms->pages, GFP_KERNEL);
 	if (!ms->scratch || !ms->dirty || !ms->mapped)
-		goto err_free;
+		goto err;
 	mscratch_reset(ms);
 
 	if (READ_ONCE(migration)) {
 		ret = mscratch_create_migration(ms);
 		if (ret)
-			goto err_free;
+			goto err;
 	}
-	mdev_set_drvdata(mdev, ms);
 
 	return 0;
 
-err_free:
-	mscratch_free(ms);
-
-	return ret;
-
-err_memory:
-	mscratch_give_memory(type->size);
+err:
+	mscratch_teardown(ms);
 
 	return ret;
 }
 
-static int mscratch_remove(struct mdev_device *mdev)
+/* How many more of them there is memory for */
+static unsigned int mscratch_available(const struct mscratch_type *type)
 {
-	/* VFIO has waited until the last file descriptor was closed */
-	mscratch_free(mdev_get_drvdata(mdev));
-
-	return 0;
-}
-
-static ssize_t name_show(struct kobject *kobj, struct device *dev, char *buf)
-{
-	return sysfs_emit(buf, "%s\n", kobject_name(kobj));
-}
-static MDEV_TYPE_ATTR_RO(name);
-
-static ssize_t description_show(struct kobject *kobj, struct device *dev,
-				char *buf)
-{
-	const struct mscratch_type *type = mscratch_find_type(kobj);
-
-	return sysfs_emit(buf, "%zu KiB of scratch memory, with DMA\n",
-			  type ? type->size / SZ_1K : 0);
-}
-static MDEV_TYPE_ATTR_RO(description);
-
-static ssize_t device_api_show(struct kobject *kobj, struct device *dev,
-			       char *buf)
-{
-	return sysfs_emit(buf, "%s\n", VFIO_DEVICE_API_PCI_STRING);
-}
-static MDEV_TYPE_ATTR_RO(device_api);
-
-static ssize_t available_instances_show(struct kobject *kobj,
-					struct device *dev, char *buf)
-{
-	const struct mscratch_type *type = mscratch_find_type(kobj);
 	u64 left;
 
 	mutex_lock(&mscratch_memory_lock);
 	left = mscratch_memory_left;
 	mutex_unlock(&mscratch_memory_lock);
 
-	return sysfs_emit(buf, "%llu\n", type ? div_u64(left, type->size) : 0);
+	return div_u64(left, type->size);
 }
-static MDEV_TYPE_ATTR_RO(available_instances);
 
-static struct attribute *mscratch_type_attrs[] = {
-	&mdev_type_attr_name.attr,
-	&mdev_type_attr_description.attr,
-	&mdev_type_attr_device_api.attr,
-	&mdev_type_attr_available_instances.attr,
-	NULL
-};
+static ssize_t mscratch_describe(const struct mscratch_type *type, char *buf)
+{
+	return sysfs_emit(buf, "%zu KiB of scratch memory, with DMA\n",
+			  type->size / SZ_1K);
+}
 
-static struct attribute_group mscratch_type_64k = {
-	.name = "64k",
-	.attrs = mscratch_type_attrs,
-};
-
-static struct attribute_group mscratch_type_1m = {
-	.name = "1m",
-	.attrs = mscratch_type_attrs,
-};
-
-static struct attribute_group mscratch_type_64m = {
-	.name = "64m",
-	.attrs = mscratch_type_attrs,
-};
-
-static struct attribute_group *mscratch_type_groups[] = {
-	&mscratch_type_64k,
-	&mscratch_type_1m,
-	&mscratch_type_64m,
-	NULL
-};
-
-static const struct mdev_parent_ops mscratch_parent_ops = {
-	.owner			= THIS_MODULE,
-	.supported_type_groups	= mscratch_type_groups,
-	.create			= mscratch_create,
-	.remove			= mscratch_remove,
-	.open			= mscratch_open,
-	.release		= mscratch_release,
-	.read			= mscratch_read,
-	.write			= mscratch_write,
-	.ioctl			= mscratch_ioctl,
-	.mmap			= mscratch_mmap,
-};
+#include "mscratch_mdev.h"
 
 /* The parent is a device of a class of its own: the types get its name */
 static struct class *mscratch_class;
@@ -1462,7 +1314,7 @@ static int __init mscratch_init(void)
 
 	mscratch_memory_left = (u64)max_mbytes * SZ_1M;
 
-	mscratch_class = class_create(THIS_MODULE, "mscratch");
+	mscratch_class = vfm_class_create("mscratch");
 	if (IS_ERR(mscratch_class))
 		return PTR_ERR(mscratch_class);
 
@@ -1473,7 +1325,7 @@ static int __init mscratch_init(void)
 		goto err_class;
 	}
 
-	ret = mdev_register_device(mscratch_parent, &mscratch_parent_ops);
+	ret = mscratch_mdev_register(mscratch_parent);
 	if (ret)
 		goto err_device;
 
@@ -1489,7 +1341,7 @@ err_class:
 
 static void __exit mscratch_exit(void)
 {
-	mdev_unregister_device(mscratch_parent);
+	mscratch_mdev_unregister(mscratch_parent);
 	device_unregister(mscratch_parent);
 	class_destroy(mscratch_class);
 }

@@ -6,6 +6,7 @@
 #define _TRACE_VFIO_MIGRATION_H
 
 #include <linux/tracepoint.h>
+#include <linux/vfio_migration_compat.h>
 
 /* The values are those of version 2 of the protocol */
 #define vfio_migration_state_name(state)	\
@@ -27,7 +28,7 @@ TRACE_EVENT(vfio_migration_step,
 			     __field(u32, from)
 			     __field(u32, to)
 			     __field(int, ret)),
-	    TP_fast_assign(__assign_str(device, device);
+	    TP_fast_assign(vfm_assign_str(device, device);
 			   __entry->from = from;
 			   __entry->to = to;
 			   __entry->ret = ret;),
@@ -46,7 +47,7 @@ TRACE_EVENT(vfio_migration_chunk,
 			     __field(bool, direct)
 			     __field(u64, bytes)
 			     __field(u64, before)),
-	    TP_fast_assign(__assign_str(device, device);
+	    TP_fast_assign(vfm_assign_str(device, device);
 			   __entry->load = load;
 			   __entry->direct = direct;
 			   __entry->bytes = bytes;
@@ -64,8 +65,8 @@ TRACE_EVENT(vfio_migration_refuse,
 	    TP_STRUCT__entry(__string(device, device)
 			     __string(reason, reason)
 			     __field(u64, at)),
-	    TP_fast_assign(__assign_str(device, device);
-			   __assign_str(reason, reason);
+	    TP_fast_assign(vfm_assign_str(device, device);
+			   vfm_assign_str(reason, reason);
 			   __entry->at = at;),
 	    TP_printk("%s at=%llu: %s", __get_str(device), __entry->at,
 		      __get_str(reason))

@@ -18,6 +18,15 @@
 #include "vfio_migration_region_lib.h"
 #include "mscratch.h"
 
+/* Newer headers have the same under another name */
+#ifndef VFIO_REGION_TYPE_MIGRATION
+#define VFIO_REGION_TYPE_MIGRATION	VFIO_REGION_TYPE_MIGRATION_DEPRECATED
+#define VFIO_REGION_SUBTYPE_MIGRATION	VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED
+#endif
+
+/* What a program makes of a state by the header's macro is the error state */
+_Static_assert(VFIO_DEVICE_STATE_SET_ERROR(0) == 6, "error state");
+
 /*
  * Regions
  */

@@ -3,6 +3,7 @@
 
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -80,6 +81,20 @@ int v2_set(const struct dev *d, __u32 state, int *fd)
 	*fd = ret ? -1 : arg[1];
 
 	return ret;
+}
+
+/*
+ * Does the core of VFIO have version 2 itself?  It does where it has a device of
+ * its own for each one, which it got before.
+ */
+bool core_has_v2(const struct dev *d)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/mdev/devices/%s/vfio-dev",
+		 d->name);
+
+	return !access(path, F_OK);
 }
 
 /* To a state that has no descriptor, or whose descriptor nobody needs */

@@ -12,6 +12,7 @@
 #define V2_MIGRATION		1
 #define V2_DEVICE_STATE		2
 #define V2_DATA_SIZE		9
+#define V2_PRECOPY_INFO_2	12
 #define V2_STOP_COPY		0x1ULL
 #define V2_P2P			0x2ULL
 #define V2_PRE_COPY		0x4ULL
@@ -43,6 +44,7 @@ int v2_feature(const struct dev *d, __u32 argsz, __u32 flags, void *data,
 int v2_flags(const struct dev *d, __u64 *flags);
 int v2_data_size(const struct dev *d, __u64 *size);
 int v2_get(const struct dev *d);
+bool core_has_v2(const struct dev *d);
 int v2_set(const struct dev *d, __u32 state, int *fd);
 int v2_go(const struct dev *d, __u32 state);
 int v2_precopy_get(int fd, __u64 *initial, __u64 *dirty);

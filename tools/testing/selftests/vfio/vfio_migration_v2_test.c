@@ -127,6 +127,9 @@ TEST_F(v2, features)
 		if (feature == V2_MIGRATION || feature == V2_DEVICE_STATE ||
 		    feature == V2_DATA_SIZE)
 			continue;
+		/* It says that the flags of the pre-copy information count */
+		if (feature == V2_PRECOPY_INFO_2 && core_has_v2(d))
+			continue;
 		EXPECT_EQ(-ENOTTY, v2_feature(d, HEAD, PROBE | feature,
 					      &value, 0));
 	}
@@ -139,7 +142,10 @@ TEST_F(v2, hostile_arguments)
 	struct vfio_device_feature *arg;
 	struct rlimit old, none;
 	char *map;
-	int fd;
+	int fd, after;
+
+	/* The core of VFIO takes the descriptor when the state has changed */
+	after = core_has_v2(d) ? V2_SAVING : V2_RUNNING;
 
 	map = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -164,7 +170,7 @@ TEST_F(v2, hostile_arguments)
 	EXPECT_EQ(-1, ioctl(d->u.device, VFIO_DEVICE_FEATURE, arg));
 	EXPECT_EQ(EFAULT, errno);
 
-	/* A place that cannot take the descriptor: nothing has been done */
+	/* A place that cannot take the descriptor: the library has done nothing */
 	arg = (void *)map;
 	arg->argsz = HEAD + 8;
 	arg->flags = SET | V2_DEVICE_STATE;
@@ -172,9 +178,10 @@ TEST_F(v2, hostile_arguments)
 	ASSERT_EQ(0, mprotect(map, PAGE, PROT_READ));
 	EXPECT_EQ(-1, ioctl(d->u.device, VFIO_DEVICE_FEATURE, arg));
 	EXPECT_EQ(EFAULT, errno);
-	EXPECT_EQ(V2_RUNNING, v2_get(d));
-	EXPECT_EQ(true, runs(d));
+	EXPECT_EQ(after, v2_get(d));
+	EXPECT_EQ(after == V2_RUNNING, runs(d));
 	munmap(map, 2 * PAGE);
+	ASSERT_EQ(0, v2_set(d, V2_RUNNING, &fd));
 
 	/* Nor without a descriptor to be had */
 	ASSERT_EQ(0, getrlimit(RLIMIT_NOFILE, &old));
@@ -183,8 +190,8 @@ TEST_F(v2, hostile_arguments)
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &none));
 	EXPECT_EQ(-EMFILE, v2_set(d, V2_SAVING, &fd));
 	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &old));
-	EXPECT_EQ(V2_RUNNING, v2_get(d));
-	EXPECT_EQ(true, runs(d));
+	EXPECT_EQ(after, v2_get(d));
+	EXPECT_EQ(after == V2_RUNNING, runs(d));
 }
 
 /*

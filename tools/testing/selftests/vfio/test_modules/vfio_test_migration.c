@@ -47,7 +47,7 @@ struct test_device {
 	struct vfio_migration *m;
 	struct device *dev;
 	struct vfio_test_migration config;
-	struct vfio_migration_ops ops;
+	struct vfio_migration_driver_ops ops;
 	struct vfio_migration_section section;
 	u8 *state;
 	unsigned long *dirty;
@@ -386,7 +386,7 @@ static int test_create(struct test_device *t, const void __user *arg)
 	    c->memory_size > c->state_size || c->wrong >= TEST_WRONG)
 		return -EDOM;
 
-	t->ops = (struct vfio_migration_ops) {
+	t->ops = (struct vfio_migration_driver_ops) {
 		.stop		= test_stop,
 		.quiesce	= c->quiesce ? test_quiesce : NULL,
 		.start		= test_start,

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the VFIO migration library and its drivers call otherwise, or include
+ * from elsewhere, in other series of the kernel.  Each series has this file.
+ */
+#ifndef _LINUX_VFIO_MIGRATION_COMPAT_H
+#define _LINUX_VFIO_MIGRATION_COMPAT_H
+
+#include <linux/eventfd.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/vfio.h>
+#include <linux/workqueue.h>
+
+#include <asm/unaligned.h>
+
+/* The migration region and its states in uapi/linux/vfio.h */
+#define VFM_V1_REGION_TYPE	VFIO_REGION_TYPE_MIGRATION
+#define VFM_V1_REGION_SUBTYPE	VFIO_REGION_SUBTYPE_MIGRATION
+#define VFM_V1_STOP		VFIO_DEVICE_STATE_STOP
+#define VFM_V1_RUNNING		VFIO_DEVICE_STATE_RUNNING
+#define VFM_V1_SAVING		VFIO_DEVICE_STATE_SAVING
+#define VFM_V1_RESUMING		VFIO_DEVICE_STATE_RESUMING
+
+/* The core of VFIO knows nothing of migration */
+struct vfm_core {
+};
+
+/* Work that any processor may do, for as long as it takes */
+#define vfm_unbound_wq		system_unbound_wq
+
+#define vfm_class_create(name)	class_create(THIS_MODULE, name)
+#define vfm_assign_str(dst, src)	__assign_str(dst, src)
+
+static inline void vfm_eventfd_signal(struct eventfd_ctx *ctx)
+{
+	eventfd_signal(ctx, 1);
+}
+
+static inline void vfm_vm_flags_set(struct vm_area_struct *vma,
+				    unsigned long flags)
+{
+	vma->vm_flags |= flags;
+}
+
+static inline void vfm_vm_flags_clear(struct vm_area_struct *vma,
+				      unsigned long flags)
+{
+	vma->vm_flags &= ~flags;
+}
+
+/* The protection of a mapping when no write is to be seen */
+static inline pgprot_t vfm_vma_page_prot(const struct vm_area_struct *vma)
+{
+	return vm_get_page_prot(vma->vm_flags);
+}
+
+/* Where the mappings of a device's file are, with those of all anonymous files */
+static inline struct address_space *
+vfm_vma_mapping(const struct vm_area_struct *vma)
+{
+	return vma->vm_file->f_mapping;
+}
+
+#endif /* _LINUX_VFIO_MIGRATION_COMPAT_H */

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the VFIO migration library and its drivers call otherwise, or include
+ * from elsewhere, in other series of the kernel.  Each series has this file.
+ */
+#ifndef _LINUX_VFIO_MIGRATION_COMPAT_H
+#define _LINUX_VFIO_MIGRATION_COMPAT_H
+
+#include <linux/eventfd.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/unaligned.h>
+#include <linux/vfio.h>
+#include <linux/workqueue.h>
+
+/* The migration region and its states in uapi/linux/vfio.h */
+#define VFM_V1_REGION_TYPE	VFIO_REGION_TYPE_MIGRATION_DEPRECATED
+#define VFM_V1_REGION_SUBTYPE	VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED
+#define VFM_V1_STOP		VFIO_DEVICE_STATE_V1_STOP
+#define VFM_V1_RUNNING		VFIO_DEVICE_STATE_V1_RUNNING
+#define VFM_V1_SAVING		VFIO_DEVICE_STATE_V1_SAVING
+#define VFM_V1_RESUMING		VFIO_DEVICE_STATE_V1_RESUMING
+
+/**
+ * struct vfm_core - what the core of VFIO knows of a device's migration
+ * @ops: what it calls
+ */
+struct vfm_core {
+	struct vfio_migration_ops ops;
+};
+
+static inline void
+vfm_core_data_size(struct vfm_core *core,
+		   int (*get)(struct vfio_device *vdev, unsigned long *length))
+{
+	core->ops.migration_get_data_size = get;
+}
+
+/* The core frees the struct vfio_device that a driver allocates */
+#define vfm_free_device(vdev)	do { } while (0)
+
+/* The driver answers VFIO_DEVICE_GET_REGION_INFO */
+#define VFM_REGION_INFO_CAPS_OP(fn)
+
+/* What an emulated device needs to be used by iommufd, in its operations */
+#define VFM_IOMMUFD_OPS						\
+	.bind_iommufd	= vfio_iommufd_emulated_bind,		\
+	.unbind_iommufd	= vfio_iommufd_emulated_unbind,		\
+	.attach_ioas	= vfio_iommufd_emulated_attach_ioas,	\
+	.detach_ioas	= vfio_iommufd_emulated_detach_ioas,
+
+/* Work that any processor may do, for as long as it takes */
+#define vfm_unbound_wq		system_unbound_wq
+
+#define vfm_class_create(name)	class_create(name)
+#define vfm_assign_str(dst, src)	__assign_str(dst)
+
+static inline void vfm_eventfd_signal(struct eventfd_ctx *ctx)
+{
+	eventfd_signal(ctx);
+}
+
+static inline void vfm_vm_flags_set(struct vm_area_struct *vma,
+				    unsigned long flags)
+{
+	vm_flags_set(vma, flags);
+}
+
+static inline void vfm_vm_flags_clear(struct vm_area_struct *vma,
+				      unsigned long flags)
+{
+	vm_flags_clear(vma, flags);
+}
+
+/* The protection of a mapping when no write is to be seen */
+static inline pgprot_t vfm_vma_page_prot(const struct vm_area_struct *vma)
+{
+	return vm_get_page_prot(vma->vm_flags);
+}
+
+/* Where the mappings of a device's file are, with none but its own */
+static inline struct address_space *
+vfm_vma_mapping(const struct vm_area_struct *vma)
+{
+	return vma->vm_file->f_mapping;
+}
+
+#endif /* _LINUX_VFIO_MIGRATION_COMPAT_H */
