@@ -86,7 +86,7 @@ status-page: ## write Documentation/status.md, which kernel has what
 	@scripts/status-page >Documentation/status.md.new
 	@mv Documentation/status.md.new Documentation/status.md
 
-deb: ## the Debian package that does the same
+deb: ## the Debian packages: virtquilt-dkms, vfio-migration-dkms
 	@scripts/check deb
 
 ##@ Housekeeping
