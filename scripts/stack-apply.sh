@@ -31,12 +31,14 @@ go_on_from()
 	# What quilt has done, and what was edited, taken back or is missing
 	[ ! -s "$scratch/theirs" ] && [ -z "$by_quilt" ] &&
 		awk '$2 != $3 { exit 1 }' "$scratch/sums" || return 1
-	stays=$(awk 'FNR == NR { was[FNR] = $0; next } $0 != was[FNR] { exit }
-		{ print $1 }' "$pc/pushed/series" "$2/patches/series" |
-		while read -r p; do
-			cmp -s "$pc/pushed/$p" "$2/patches/$p" || break
-			echo "$p"
-		done | tail -n 1)
+	awk 'FNR == NR { was[FNR] = $0; next } $0 != was[FNR] { exit }
+		{ print $1 }' "$pc/pushed/series" "$2/patches/series" >"$2/same"
+	for d in "$pc/pushed" "$2/patches"; do
+		(cd "$d" && xargs -r sha256sum -- <"$2/same")
+	done >"$2/sums"
+	stays=$(awk 'NR == FNR { n++; next } FNR <= n { was[FNR] = $0; next }
+		$0 != was[FNR - n] { exit } { print $2 }' "$2/same" "$2/sums" |
+		tail -n 1)
 	[ -n "$stays" ] || return 1
 	awk '{ print $4 }' "$scratch/sums" | sort | comm -13 - "$2/files" \
 		>"$2/untouched" &&
