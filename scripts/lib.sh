@@ -45,7 +45,7 @@ clear_environment()
 	# What these say in their heads that they take when called by hand
 	case ${0##*/} in
 	run) set -- "$@" BENCH IMAGE LAB_MACHINES PAYLOAD QUIET RESULTS TEST UNTIL ;;
-	build) set -- "$@" LAB_MACHINES ;;
+	build) set -- "$@" LAB_MACHINES TEST ;;
 	kernel) set -- "$@" ARCH CROSS_COMPILE ;;
 	stack | lint) set -- "$@" LINUX ;;
 	esac
