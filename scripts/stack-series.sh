@@ -194,8 +194,10 @@ stack_key()
 {
 	(
 		cd "$patches"
+		set --
 		for p in $(patch_names); do
-			[ ! -e "$p" ] || cat -- "$p"
+			[ ! -e "$p" ] || set -- "$@" "$p"
 		done
+		[ $# -eq 0 ] || cat -- "$@"
 	) | sha -
 }
