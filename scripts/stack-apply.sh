@@ -20,55 +20,35 @@ remove_leftovers()
 		die "$1/.virtquilt.new cannot be removed: get write permission for it"
 }
 
-# go_on_from TREE DIR: fill DIR/tree and DIR/pristine from what is applied to TREE,
-# with the patches popped that DIR/patches has not or has after another one. That
-# saves pushing what is pushed. False, with rubbish in the two, if apply did not
-# leave TREE as it is, or no patch can stay.
-go_on_from()
+# push_plain DIR: push the series in DIR/patches onto DIR/tree up to the first patch
+# that is for quilt to look at. It leaves what quilt leaves: each file as it was
+# before the patch, a time stamp and the patch's name. quilt takes a hundred times as
+# long.
+push_plain()
 {
-	pc=$1/.virtquilt
-	[ "$(state_of "$1")" = applied ] || return 1
-	# What quilt has done, and what was edited, taken back or is missing
-	[ ! -s "$scratch/theirs" ] && [ -z "$by_quilt" ] &&
-		awk '$2 != $3 { exit 1 }' "$scratch/sums" || return 1
-	awk 'FNR == NR { was[FNR] = $0; next } $0 != was[FNR] { exit }
-		{ print $1 }' "$pc/pushed/series" "$2/patches/series" >"$2/same"
-	for d in "$pc/pushed" "$2/patches"; do
-		(cd "$d" && xargs -r sha256sum -- <"$2/same")
-	done >"$2/sums"
-	stays=$(awk 'NR == FNR { n++; next } FNR <= n { was[FNR] = $0; next }
-		$0 != was[FNR - n] { exit } { print $2 }' "$2/same" "$2/sums" |
-		tail -n 1)
-	[ -n "$stays" ] || return 1
-	awk '{ print $4 }' "$scratch/sums" | sort | comm -13 - "$2/files" \
-		>"$2/untouched" &&
-		mkdir "$2/pristine" "$2/tree/.virtquilt" &&
-		copy "$1" "$2/tree" "$2/all" &&
-		copy "$1" "$2/tree" "$2/newfiles" &&
-		copy "$pc/pristine" "$2/pristine" "$2/files" &&
-		copy "$1" "$2/pristine" "$2/untouched" &&
-		cp -a -- "$pc/pushed" "$2/pushed" || return 1
 	(
-		cd "$pc" || exit
-		# shellcheck disable=SC2046 # names without blanks
-		cp -a --parents -t "$2/tree/.virtquilt" -- .version \
-			applied-patches $(cat applied-patches)
-	) || return 1
-	[ "$(tail -n 1 "$pc/applied-patches")" = "$stays" ] ||
-		(
-			cd "$2/tree"
-			QUILT_PC=.virtquilt QUILT_PATCHES=../pushed \
-				QUILT_SERIES=series quilt --quiltrc - pop "$stays"
-		) >"$2/log" 2>&1 || return 1
-	rm -f -- "$2/tree/.virtquilt/.quilt_patches" \
-		"$2/tree/.virtquilt/.quilt_series"
-	# The new files of now, and not those of the time of apply
-	mkdir "$2/new" && copy_new "$2/new" "$2/newfiles" || return 1
-	for d in tree new; do
-		(cd "$2/$d" && xargs -r sha256sum -- <"$2/newfiles") \
-			>"$2/sums-$d" 2>&1 || return 1
-	done
-	cmp -s "$2/sums-tree" "$2/sums-new"
+		cd "$1/tree"
+		mkdir -p .virtquilt
+		[ -f .virtquilt/.version ] || echo 2 >.virtquilt/.version
+		n=$(applied_patches . | grep -c . || :)
+		tail -n +$((n + 1)) ../patches/series | while read -r p options; do
+			[ -z "$options" ] && [ -s "../patches/$p" ] &&
+				plain_patch "$p" --dry-run >../log 2>&1 || break
+			mkdir -p ".virtquilt/$p"
+			plain_patch "$p" --backup --prefix=".virtquilt/$p/" \
+				>../log 2>&1 || exit 1
+			: >".virtquilt/$p/.timestamp"
+			echo "$p" >>.virtquilt/applied-patches
+		done
+	)
+}
+
+# plain_patch PATCH OPTION...: in DIR/tree
+plain_patch()
+{
+	plain=$1
+	shift
+	patch -p1 -F0 -s -f -E "$@" -i "../patches/$plain"
 }
 
 # stage TREE [FILE] <names: fill $staging with
@@ -102,12 +82,8 @@ stage()
 	comm -23 "$staging/all" "$staging/newfiles" >"$staging/files"
 	check_writable "$tree" <"$staging/all"
 	check_writable "$tree" <"$staging/newfiles"
-	if ! go_on_from "$tree" "$staging"; then
-		rm -rf -- "$staging/tree" "$staging/pristine"
-		mkdir "$staging/tree"
-		plant "$tree" "$staging" "$staging/files"
-		cp -a -- "$staging/tree" "$staging/pristine"
-	fi
+	plant "$tree" "$staging" "$staging/files"
+	cp -a -- "$staging/tree" "$staging/pristine"
 	record_of "$tree" | sed -n 's/^- [^ ]* //p' | sort >"$staging/ours"
 	comm -23 "$staging/newfiles" "$staging/ours" >"$staging/alien"
 	while read -r f; do
@@ -120,6 +96,9 @@ stage()
 	left_out=
 	while [ "$(awk '{ print $1 }' "$staging/patches/series")" != \
 		"$(applied_patches "$staging/tree")" ]; do
+		push_plain "$staging" || refuse_conflict "$tree" "$staging" ''
+		[ "$(awk '{ print $1 }' "$staging/patches/series")" != \
+			"$(applied_patches "$staging/tree")" ] || break
 		! push_all "$staging" || break
 		name=$(failed_patch "$staging")
 		if [ -z "${optional:-}" ] || [ -z "$name" ]; then
