@@ -22,7 +22,7 @@ remove_leftovers()
 
 # push_plain DIR: push the series in DIR/patches onto DIR/tree up to the first patch
 # that is for quilt to look at. It leaves what quilt leaves: each file as it was
-# before the patch, a time stamp and the patch's name. quilt takes a hundred times as
+# before the patch, a time stamp and the patch's name. quilt takes four times as
 # long.
 push_plain()
 {
@@ -32,8 +32,10 @@ push_plain()
 		[ -f .virtquilt/.version ] || echo 2 >.virtquilt/.version
 		n=$(applied_patches . | grep -c . || :)
 		tail -n +$((n + 1)) ../patches/series | while read -r p options; do
-			[ -z "$options" ] && [ -s "../patches/$p" ] &&
-				plain_patch "$p" --dry-run >../log 2>&1 || break
+			if [ -n "$options" ] || [ ! -s "../patches/$p" ] ||
+				! plain_patch "$p" --dry-run >../log 2>&1; then
+				break
+			fi
 			mkdir -p ".virtquilt/$p"
 			plain_patch "$p" --backup --prefix=".virtquilt/$p/" \
 				>../log 2>&1 || exit 1
