@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -34,6 +35,8 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../../kselftest.h"
@@ -476,6 +479,54 @@ static void check_step(const char *text)
 			 boots, name);
 }
 
+/*
+ * A guest that says nothing for so many seconds has come to grief: it logs each
+ * step, and most take milliseconds.
+ */
+#define SILENCE		100
+static time_t spoke;
+
+/* What it said last, for a report */
+#define LAST		24
+static char last[LAST][160];
+static unsigned int n_last;
+
+/* KVM_RUN comes back for it. */
+static void second_passes(int sig)
+{
+}
+
+static void watch_guest(void)
+{
+	const struct itimerval second = { { 1, 0 }, { 1, 0 } };
+	const struct sigaction action = { .sa_handler = second_passes };
+
+	if (sigaction(SIGALRM, &action, NULL) ||
+	    setitimer(ITIMER_REAL, &second, NULL))
+		fatal("a timer");
+}
+
+static void report_silence(void)
+{
+	struct kvm_mp_state state = { 0 };
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+	unsigned int i;
+
+	for (i = n_last < LAST ? 0 : n_last - LAST; i < n_last; i++)
+		ksft_print_msg("the guest: %s\n", last[i % LAST]);
+	if (ioctl(vcpu_fd, KVM_GET_REGS, &regs) ||
+	    ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) ||
+	    ioctl(vcpu_fd, KVM_GET_MP_STATE, &state))
+		fatal("KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_MP_STATE");
+	ksft_print_msg("rip %#llx, rsp %#llx, rflags %#llx, rax %#llx, cs %#x\n",
+		       regs.rip, regs.rsp, regs.rflags, regs.rax,
+		       sregs.cs.selector);
+	ksft_print_msg("cr2 %#llx, cr3 %#llx, mp state %u, last exit %u\n",
+		       sregs.cr2, sregs.cr3, state.mp_state, run->exit_reason);
+	ksft_exit_fail_msg("the guest has said nothing for %u s\n", SILENCE);
+}
+
 static bool believes, warns;
 
 static void serial_out(uint8_t c)
@@ -492,6 +543,8 @@ static void serial_out(uint8_t c)
 	}
 	line[len] = '\0';
 	len = 0;
+	spoke = time(NULL);
+	snprintf(last[n_last++ % LAST], sizeof(last[0]), "%s", line);
 	if (strstr(line, "AMD Memory Encryption Features active: SEV"))
 		believes = true;
 	text = strstr(line, SAYS);
@@ -535,9 +588,11 @@ static void run_guest(void)
 
 	for (;;) {
 		if (ioctl(vcpu_fd, KVM_RUN, 0)) {
-			if (errno == EINTR)
-				continue;
-			fatal("KVM_RUN");
+			if (errno != EINTR)
+				fatal("KVM_RUN");
+			if (time(NULL) - spoke >= SILENCE)
+				report_silence();
+			continue;
 		}
 		switch (run->exit_reason) {
 		case KVM_EXIT_IO:
@@ -596,6 +651,7 @@ static void boot(const char *kernel, const char *modules)
 	create_vm();
 	load(kernel, modules);
 	enter_long_mode();
+	spoke = time(NULL);
 	run_guest();
 	munmap(run, run_size);
 	close(vcpu_fd);
@@ -612,6 +668,7 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		ksft_exit_fail_msg("name the kernel that the guest boots\n");
 	ksft_set_plan(PLAN);
+	watch_guest();
 	boot(argv[1], argc > 2 ? argv[2] : "/lab/modules");
 	leave_all_shared();
 	boot(argv[1], argc > 2 ? argv[2] : "/lab/modules");
