@@ -53,13 +53,12 @@ plain_patch()
 	patch -p1 -F0 -s -f -E "$@" -i "../patches/$plain"
 }
 
-# stage TREE [FILE] <names: fill $staging with
+# stage TREE <names: fill $staging with
 #   tree/      the touched files and the new files, patches pushed
 #   pristine/  the touched files before that
 #   patches/   the patches as pushed, and series
-# The names are patches of the series, FILE is one more on top. If $optional is
-# set, a patch that does not apply is skipped and listed in $left_out. Otherwise it
-# is an error.
+# The names are patches of the series. If $optional is set, a patch that does not
+# apply is skipped and listed in $left_out. Otherwise it is an error.
 stage()
 {
 	tree=$1
@@ -69,7 +68,7 @@ stage()
 	staging=$tree/.virtquilt.new
 	mkdir -p -- "$staging/tree" "$staging/patches" 2>/dev/null ||
 		die "cannot write to $tree: get write permission for it, or name a copy of your own"
-	patches_into "$staging/patches" "${2:-}"
+	patches_into "$staging/patches"
 	quilt_files "$tree" >"$staging/quilt-files"
 	{
 		(
@@ -224,14 +223,13 @@ keep_mode()
 	fi
 }
 
-# apply_stack TREE [--with FILE | --without NAME | --upto NAME]
+# apply_stack TREE [--without NAME | --upto NAME]
 apply_stack()
 {
 	tree=$1
-	extra='' optional='' upto=''
+	optional='' upto=''
 	case ${2:-} in
 	'') ;;
-	--with) extra=$(absolute "$3") ;;
 	--without) optional=$3 ;;
 	--upto) upto=$3 ;;
 	*) usage ;;
@@ -246,7 +244,7 @@ apply_stack()
 		upto == "none" { exit }
 		$0 != but { print }
 		$0 == upto { exit }' >"$scratch/names"
-	stage "$tree" "$extra" <"$scratch/names"
+	stage "$tree" <"$scratch/names"
 	# These depend on the patch that was left out.
 	for p in $left_out; do
 		echo "left out with it: $p"
@@ -261,6 +259,82 @@ apply_stack()
 	else
 		echo "$tree: applied $(applied_patches "$tree" | grep -c . || :) patches and $(newfiles | grep -c .) new files"
 	fi
+}
+
+# push_top TREE FILE: push one more patch onto what is applied, and look at no other
+# file than those it touches: a mutant, or the next patch of a prefix. pop_top takes
+# off all that was pushed so. TREE/.virtquilt/top/NNN has for each of them before/
+# and after/, what it touches, and changes, in the form of the record.
+push_top()
+{
+	[ "$(state_of "$1")" = applied ] ||
+		die "the stack is not applied to $1: run $(hint apply "$1") first"
+	top_new=$1/.virtquilt/top/new
+	rm -rf -- "$top_new"
+	mkdir -p -- "$top_new/before"
+	touched "$2" >"$top_new/touched"
+	copy "$1" "$top_new/before" "$top_new/touched"
+	cp -a -- "$top_new/before" "$top_new/after"
+	patch -d "$top_new/after" -p1 -F0 -s -f -E -i "$2" >"$scratch/log" 2>&1 || {
+		rm -rf -- "$top_new"
+		die "${2##*/} does not apply to $1 ($(head -n 1 "$scratch/log")): refresh it, then try again"
+	}
+	sed 's/^/- - /' "$top_new/touched" | sums "$top_new/before" |
+		awk '{ print $3, "-", $4 }' | sums "$top_new/after" |
+		awk '{ print $1, $3, $4 }' >"$top_new/changes"
+	cp -- "$1/.virtquilt/record" "$top_new/record"
+	awk 'NR == FNR { before[$3] = $1; after[$3] = $2; next }
+		$3 in after { $2 = after[$3]; delete after[$3] }
+		{ print }
+		END { for (f in after) print before[f], after[f], f }' \
+		"$top_new/changes" "$top_new/record" | sort -k3 >"$top_new/record.after"
+	top_done=$(find "$1/.virtquilt/top" -mindepth 1 -maxdepth 1 | grep -c .)
+	top_done=$1/.virtquilt/top/$(printf '%03d' "$top_done")
+	hold_signals
+	mv -- "$top_new" "$top_done"
+	move_changes "$1" "$top_done" after 2
+	mv -- "$top_done/record.after" "$1/.virtquilt/record"
+	release_signals
+}
+
+# pop_top TREE: take off what push_top has pushed. Edits since then are refused.
+pop_top()
+{
+	[ -d "$1/.virtquilt/top" ] || return 0
+	rm -rf -- "$1/.virtquilt/top/new"
+	find "$1/.virtquilt/top" -mindepth 1 -maxdepth 1 | sort -r |
+		while read -r top_done; do
+			edited=$(sums "$1" <"$top_done/changes" |
+				awk '$3 != $1 && $3 != $2 { print $4; exit }')
+			[ -z "$edited" ] ||
+				die "$edited in $1 was edited with a patch on top of the stack: move it aside with $(aside "$1" "$edited"), then try again"
+			hold_signals
+			move_changes "$1" "$top_done" before 1
+			mv -- "$top_done/record" "$1/.virtquilt/record"
+			rm -rf -- "$top_done"
+			release_signals
+		done
+	rmdir -- "$1/.virtquilt/top"
+}
+
+# move_changes TREE DIR NAME COLUMN: move the files in DIR/NAME into the tree and
+# remove those that have none there, by that column of DIR/changes. What is in the
+# tree already may have been moved by a run that was killed.
+move_changes()
+{
+	# make must see every change.
+	find "$2/$3" -type f -exec touch -- {} +
+	while read -r sum_before sum_after f; do
+		sum=$sum_before
+		[ "$4" -eq 1 ] || sum=$sum_after
+		if [ "$sum" = - ]; then
+			rm -f -- "$1/$f"
+			rmdir --ignore-fail-on-non-empty -- "$1/${f%/*}"
+		elif [ -f "$2/$3/$f" ]; then
+			mkdir -p -- "$1/${f%/*}"
+			mv -f -- "$2/$3/$f" "$1/$f"
+		fi
+	done <"$2/changes"
 }
 
 # check_half TREE: after a killed run every file is in one of two states. Anything

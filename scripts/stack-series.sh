@@ -42,8 +42,8 @@ need_patches()
 	done
 }
 
-# patches_into DIR [FILE] <names: copy these patches, and FILE after them, to DIR and
-# write a series there. A patch that has no file yet becomes an empty one.
+# patches_into DIR <names: copy these patches to DIR and write a series there. A patch
+# that has no file yet becomes an empty one.
 patches_into()
 {
 	cat >"$1/names"
@@ -64,10 +64,6 @@ patches_into()
 		done <"$1/names" | xargs -r cp --parents -t "$1" --
 	)
 	rm -f -- "$1/names"
-	[ -z "${2:-}" ] || {
-		cp -- "$2" "$1"
-		echo "${2##*/}" >>"$1/series"
-	}
 }
 
 # touched FILE...: the paths that these patches change
