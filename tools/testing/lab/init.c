@@ -25,7 +25,7 @@
  * 16550 at that physical address that the kernel has no driver for; and
  * lab.shell for a shell on the console in place of the tests; and
  * lab.taint=MASK, the bits of /proc/sys/kernel/tainted that the machine's own
- * modules explain.
+ * modules explain; and lab.rounds for an emulator that loses interrupts.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -34,6 +34,7 @@
 #include <ftw.h>
 #include <poll.h>
 #include <regex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -57,6 +58,8 @@
 #define REAP_MS		5000
 /* Modules built outside the tree, as those of the tests are: TAINT_OOT_MODULE. */
 #define TAINT_DEFAULT	4096
+/* How long go_round() stays on a processor, in milliseconds */
+#define ROUND_MS	200
 
 static FILE *channel;
 static int kmsg = -1;
@@ -434,8 +437,8 @@ static void end_process(pid_t pid)
 }
 
 /*
- * End what a test left behind: every process but this one and the kernel's
- * threads, which belong to session 0. Returns how many there were.
+ * End what a test left behind: every process but this one, go_round()'s and the
+ * kernel's threads, which belong to session 0. Returns how many there were.
  */
 static int end_leftovers(void)
 {
@@ -835,6 +838,33 @@ static void raw_channel(const char *device)
 		power_off();
 }
 
+/*
+ * A process for each processor that moves on to the next one, and the next. QEMU's
+ * TCG changes the word of a processor's pending interrupts in VMRUN and #VMEXIT
+ * without the lock that its other threads hold, and so loses one now and then. If
+ * that was the local timer's, which Linux sets for one interrupt at a time, nothing
+ * on that processor wakes up any more. The interrupt that brings it a process also
+ * delivers the one that was lost. They stay in session 0 and count as the machine's.
+ */
+static void go_round(void)
+{
+	const struct timespec stay = { 0, ROUND_MS * 1000000L };
+	int n = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t set;
+	int i;
+
+	for (i = 0; i < n; i++) {
+		if (fork())
+			continue;
+		for (;; i = (i + 1) % n) {
+			CPU_ZERO(&set);
+			CPU_SET(i, &set);
+			sched_setaffinity(0, sizeof(set), &set);
+			nanosleep(&stay, NULL);
+		}
+	}
+}
+
 int main(void)
 {
 	struct utsname uts;
@@ -863,6 +893,8 @@ int main(void)
 		power_off();
 	}
 
+	if (boot_option("lab.rounds"))
+		go_round();
 	device = boot_option("lab.channel");
 	if (device && !strncmp(device, "uart:", 5))
 		uart_channel(device + 5);
