@@ -941,19 +941,40 @@ static void test_signal(void)
 	check_late_exit(name, control, reason == -EINTR);
 }
 
-/* Userspace that has the interrupt controllers waits for a window. */
+/* Far more attempts than a window that opens early takes away. */
+#define MOST_WINDOWS		16
+
+/*
+ * Userspace that has the interrupt controllers waits for a window.  STI holds it
+ * shut for the write behind it.  QEMU's TCG forgot that in VMRUN until 2024:
+ * where an interrupt of the host came between the two, the window opens before the
+ * write.  That says nothing of KVM, and the guest does the two again.
+ */
 static void test_interrupt_window(void)
 {
 	const char *name = "syndbg control write before an interrupt window";
-	const uint64_t control = 0x1117e44097000001ULL;
+	uint64_t control = 0x1117e44097000001ULL;
+	unsigned int early;
 	int reason;
 
-	raw_request(&vm, RAW_STI_WRMSR, HV_MSR_SYNDBG_CONTROL, control);
-	vm.run->request_interrupt_window = 1;
-	reason = raw_run(&vm);
-	vm.run->request_interrupt_window = 0;
+	for (early = 0;; early++, control++) {
+		raw_request(&vm, RAW_STI_WRMSR, HV_MSR_SYNDBG_CONTROL, control);
+		vm.run->request_interrupt_window = 1;
+		reason = raw_run(&vm);
+		vm.run->request_interrupt_window = 0;
+		if (reason != KVM_EXIT_IRQ_WINDOW_OPEN ||
+		    early == MOST_WINDOWS ||
+		    raw_host_rdmsr(&vm, HV_MSR_SYNDBG_CONTROL, "CONTROL") ==
+		    control)
+			break;
+		expect_hyperv_exit(name);
+		finish_request(name);
+	}
 	if (reason != KVM_EXIT_IRQ_WINDOW_OPEN)
 		ksft_print_msg("KVM_RUN gave %d, not the window\n", reason);
+	if (early)
+		ksft_print_msg("%u windows opened between STI and the write\n",
+			       early);
 	check_late_exit(name, control, reason == KVM_EXIT_IRQ_WINDOW_OPEN);
 }
 
