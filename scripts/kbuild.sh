@@ -100,7 +100,7 @@ singles()
 	for d in $build_dirs; do
 		case " $KBUILD_SINGLE_TARGETS" in
 		*" $d/"*) part Makefile.build "obj=$d" single-build=1 \
-			need-builtin=1 need-modorder=1 "$@" ;;
+			need-builtin=1 need-modorder=1 "$@" || return ;;
 		esac
 	done
 }
