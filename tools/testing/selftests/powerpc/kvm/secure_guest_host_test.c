@@ -436,6 +436,8 @@ static bool meanwhile_gone(struct vm *vm, int64_t (*call)(void *vm))
 	help(&h, call, vm);
 	wait_held();
 	madvise(vm->mem, PAGE_BYTES, MADV_DONTNEED);
+	/* As long as the call is held, so is the old page: this is another. */
+	*(uint64_t *)vm->mem = 1;
 	release();
 	good = join(&h) && expect("call", h.ret, 0);
 	/* A fault may have been put off. */
