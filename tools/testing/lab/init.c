@@ -25,7 +25,8 @@
  * 16550 at that physical address that the kernel has no driver for; and
  * lab.shell for a shell on the console in place of the tests; and
  * lab.taint=MASK, the bits of /proc/sys/kernel/tainted that the machine's own
- * modules explain; and lab.rounds for an emulator that loses interrupts.
+ * modules explain; and lab.rounds for an emulator that loses interrupts; and
+ * lab.clocksource=NAME for tests that must not begin before the kernel has it.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -865,10 +866,38 @@ static void go_round(void)
 	}
 }
 
+/*
+ * The kernel takes a clocksource when it has measured its rate to the end. KVM keeps
+ * the TSC's rate that it was loaded with where the processor does not say that this
+ * is constant, and what was measured early may be too far from it for any vCPU.
+ */
+static void await_clocksource(const char *wanted)
+{
+	const struct timespec pace = { 0, 10 * 1000000L };
+	char name[64], now[64];
+	FILE *f;
+
+	snprintf(name, sizeof(name), "%s\n", wanted);
+	say("# lab: await clocksource %s\n", wanted);
+	for (;;) {
+		now[0] = '\0';
+		f = fopen("/sys/devices/system/clocksource/clocksource0/current_clocksource",
+			  "re");
+		if (f) {
+			if (!fgets(now, sizeof(now), f))
+				now[0] = '\0';
+			fclose(f);
+		}
+		if (!strcmp(now, name))
+			return;
+		nanosleep(&pace, NULL);
+	}
+}
+
 int main(void)
 {
 	struct utsname uts;
-	const char *device;
+	const char *device, *clocksource;
 
 	mount_one("proc", "/proc", NULL);
 	mount_one("sysfs", "/sys", NULL);
@@ -907,6 +936,9 @@ int main(void)
 	read_expected();
 	uname(&uts);
 	say("KTAP version 1\n# lab: kernel %s %s\n", uts.release, uts.machine);
+	clocksource = boot_option("lab.clocksource");
+	if (clocksource)
+		await_clocksource(clocksource);
 	if (kmsg < 0)
 		say("# lab: reason no kernel log: %s\n", strerror(errno));
 	else
