@@ -274,7 +274,7 @@ static void test_32bit(void)
 	uint8_t insn[] = { 0x0f, 0x01, 0xd9, 0xc3 };
 	struct kvm_sregs sregs;
 	struct kvm_regs regs;
-	struct raw_vm raw;
+	struct raw_vm raw = { 0 };
 	bool good;
 
 	/* vmmcall, or vmcall, and ret */
