@@ -24,8 +24,7 @@
 #include <unistd.h>
 
 #include "test_util.h"
-#include "kvm_util.h"
-#include "processor.h"
+#include "kvm_util_glue.h"
 
 #define VCPU_ID		0
 /* A port that nothing else here uses */

@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "test_util.h"
-#include "kvm_util.h"
-#include "processor.h"
+#include "kvm_glue.h"
+#include "kvm_util_glue.h"
 #include "raw_kvm.h"
 
 #define VCPU_ID		0
@@ -172,7 +172,7 @@ static void test_64bit(void)
 			 "exit: longmode of a 64-bit guest is 1\n");
 	ksft_test_result(good && !run->hypercall.ret &&
 			 !run->hypercall.args[3] && !run->hypercall.args[4] &&
-			 !run->hypercall.args[5] && !run->hypercall.pad,
+			 !run->hypercall.args[5] && !HYPERCALL_PAD(run),
 			 "exit: all else is 0\n");
 	ksft_test_result(good && returns(0),
 			 "answer: success if userspace leaves it alone\n");
@@ -195,7 +195,7 @@ static void test_64bit(void)
 	ksft_test_result(taken(~0xfffULL, 1, 0) && taken(0, 1ULL << 52, 0) &&
 			 taken(1ULL << 63, 1ULL << 51, 0x10),
 			 "taken: up to the end of the address space\n");
-	for (size = 3, good = true; size <= 0xf; size++)
+	for (size = MAP_GPA_PAGE_SIZES, good = true; size <= 0xf; size++)
 		good &= refused(0x1000, 1, size) &&
 			refused(0x1000, 1, size | 0x10);
 	ksft_test_result(good && refused(0x1000, 1, 0x20) &&
