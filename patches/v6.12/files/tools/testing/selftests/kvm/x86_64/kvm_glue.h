@@ -15,4 +15,10 @@
 /* The flags that KVM_SET_CLOCK takes */
 #define SET_CLOCK_FLAGS			0xeU
 
+/* What is behind the last field of a hypercall exit that means something */
+#define HYPERCALL_PAD(run)		((run)->hypercall.flags >> 32)
+
+/* Sizes of pages that KVM_HC_MAP_GPA_RANGE takes */
+#define MAP_GPA_PAGE_SIZES		16
+
 #endif /* SELFTEST_KVM_GLUE_H */
