@@ -51,17 +51,22 @@ pin_interfaces()
 
 # named_tests <LIST: a machine's list of tests with the name of each put in,
 # tab-separated: interface, time limit, modules, name, command. It is the name of
-# the program or suite, with the parameters of modules behind it.
+# the program or suite, with the parameters of modules behind it, or if there are
+# none the words that it is called with, files aside.
 named_tests()
 {
 	awk -v OFS='\t' 'NF {
 		name = $4 == "kunit" ? $5 : $4
 		sub(/.*\//, "", name)
 		with = ""
+		n_with = 0
 		n = split($3, module, ",")
 		for (i = 1; i <= n; i++)
 			if (sub(/^[^:]*:/, "", module[i]) && module[i] != "")
-				with = with (with == "" ? "" : ",") module[i]
+				with = with (n_with++ ? "," : "") module[i]
+		for (i = 5; $4 != "kunit" && !n_with && i <= NF; i++)
+			if ($i !~ /\//)
+				with = with (with == "" ? "" : ",") $i
 		if (with != "")
 			name = name "(" with ")"
 		command = $4
