@@ -44,6 +44,12 @@ static inline void glue_set_cpuid(struct kvm_vm *vm, unsigned int id,
 	vcpu_init_cpuid(glue_vcpu(vm, id), cpuid);
 }
 
+static inline void glue_enable_cap(struct kvm_vm *vm, unsigned int id,
+				   const struct kvm_enable_cap *cap)
+{
+	vcpu_enable_cap(glue_vcpu(vm, id), cap->cap, cap->args[0]);
+}
+
 static inline int vm_get_fd(struct kvm_vm *vm)
 {
 	return vm->fd;
@@ -65,6 +71,7 @@ static inline vm_vaddr_t glue_vaddr_alloc(struct kvm_vm *vm, size_t size,
 
 #define vm_vaddr_alloc			glue_vaddr_alloc
 #define vcpu_set_cpuid			glue_set_cpuid
+#define vcpu_enable_cap			glue_enable_cap
 #define _vcpu_run(vm, id)		_vcpu_run(glue_vcpu(vm, id))
 #define vcpu_run_complete_io(vm, id)	vcpu_run_complete_io(glue_vcpu(vm, id))
 #define vcpu_regs_get(vm, id, regs)	vcpu_regs_get(glue_vcpu(vm, id), regs)
