@@ -6,27 +6,88 @@
  * pages are shared more, or fewer.
  */
 #include <linux/gfp.h>
+#include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/set_memory.h>
+#include <linux/vmalloc.h>
 
 #define ORDER		9
 #define LARGE		512
 
-static unsigned long page, large, other, third;
+static unsigned long page, large, other, third, fourth, two_large;
+
+/* Of the fourth, in the order in which they are mapped: 4 ranges */
+static const unsigned int scattered[] = { 8, 9, 5, 2, 1 };
+#define RANGES		4
+#define SCATTERED	ARRAY_SIZE(scattered)
+static void *map;
+
+/*
+ * The last 3 pages of one large page and the first 3 of the next: both have to be
+ * split, and no page is to be had for the second.
+ */
+#define HALF		3
+#define ACROSS		(two_large + (LARGE - HALF) * PAGE_SIZE)
+
+static struct task_struct *changes;
+static int allocations_left;
+
+static int failing_allocation(struct kretprobe_instance *ri,
+			      struct pt_regs *regs)
+{
+	struct page *got = (struct page *)regs_return_value(regs);
+
+	if (current != changes || --allocations_left)
+		return 0;
+	if (got)
+		__free_page(got);
+	regs->ax = 0;
+	return 0;
+}
+
+static struct kretprobe probe = {
+	.kp.symbol_name = "__alloc_pages_nodemask",
+	.handler = failing_allocation,
+};
+
+static int decrypt_half(void)
+{
+	int ret = register_kretprobe(&probe);
+
+	if (ret)
+		return ret;
+	allocations_left = 2;
+	changes = current;
+	ret = set_memory_decrypted(ACROSS, 2 * HALF);
+	changes = NULL;
+	unregister_kretprobe(&probe);
+	return ret == -ENOMEM ? 0 : -EINVAL;
+}
 
 static void tell(const char *name, int calls, int told, int shared)
 {
-	pr_info("sev_guest_test: step %s %d %d %d\n", name, calls, told, shared);
+	pr_notice("sev_guest_test: step %s %d %d %d\n", name, calls, told, shared);
 }
 
 static int __init sev_pages_test_init(void)
 {
+	struct page *pages[SCATTERED];
+	unsigned int i;
+	int ret;
+
 	page = __get_free_page(GFP_KERNEL);
 	large = __get_free_pages(GFP_KERNEL, ORDER);
 	other = __get_free_pages(GFP_KERNEL, ORDER);
 	third = __get_free_pages(GFP_KERNEL, ORDER);
-	if (!page || !large || !other || !third)
+	fourth = __get_free_pages(GFP_KERNEL, ORDER);
+	two_large = __get_free_pages(GFP_KERNEL, ORDER + 1);
+	if (!page || !large || !other || !third || !fourth || !two_large)
+		goto free;
+	for (i = 0; i < SCATTERED; i++)
+		pages[i] = virt_to_page(fourth + scattered[i] * PAGE_SIZE);
+	map = vmap(pages, SCATTERED, VM_MAP, PAGE_KERNEL);
+	if (!map)
 		goto free;
 
 	tell("start", 0, 0, 0);
@@ -43,12 +104,20 @@ static int __init sev_pages_test_init(void)
 	tell("all-but-the-ends-back", 1, LARGE - 2, -(LARGE - 2));
 	set_memory_decrypted(large, LARGE);
 	tell("shared-twice", 1, LARGE, LARGE - 2);
+	set_memory_decrypted((unsigned long)map, SCATTERED);
+	tell("scattered", RANGES, SCATTERED, SCATTERED);
+	ret = decrypt_half();
+	if (ret)
+		return ret;
+	tell("half-failed", 2, 2 * HALF, HALF);
 	return 0;
 free:
 	free_page(page);
 	free_pages(large, ORDER);
 	free_pages(other, ORDER);
 	free_pages(third, ORDER);
+	free_pages(fourth, ORDER);
+	free_pages(two_large, ORDER + 1);
 	return -ENOMEM;
 }
 module_init(sev_pages_test_init);
@@ -59,11 +128,17 @@ static void __exit sev_pages_test_exit(void)
 	set_memory_encrypted(page, 1);
 	set_memory_encrypted(large, LARGE);
 	set_memory_encrypted(other + 3 * PAGE_SIZE, 5);
-	tell("all-back", 3, 1 + LARGE + 5, -(1 + LARGE + 5));
+	set_memory_encrypted((unsigned long)map, SCATTERED);
+	set_memory_encrypted(ACROSS, 2 * HALF);
+	tell("all-back", 4 + RANGES, 1 + LARGE + 5 + SCATTERED + 2 * HALF,
+	     -(1 + LARGE + 5 + (int)SCATTERED + HALF));
+	vunmap(map);
 	free_page(page);
 	free_pages(large, ORDER);
 	free_pages(other, ORDER);
 	free_pages(third, ORDER);
+	free_pages(fourth, ORDER);
+	free_pages(two_large, ORDER + 1);
 }
 module_exit(sev_pages_test_exit);
 

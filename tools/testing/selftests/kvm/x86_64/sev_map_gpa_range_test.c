@@ -6,6 +6,7 @@
  * Numbers are written out here.
  */
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "test_util.h"
@@ -16,6 +17,9 @@
 #define VCPU_ID		0
 
 #define CAP		201
+#define CAP_ENFORCE	190
+#define FEATURES	0x40000001
+#define FEATURE_MAP	0x10000
 #define HC_POLL		1
 #define HC_MAP		12
 #define ENOSYS_		(-1000L)
@@ -118,7 +122,50 @@ static bool taken(uint64_t a0, uint64_t a1, uint64_t a2)
 	return returns(0);
 }
 
-#define CASES_64	23
+/* A VM of its own, of whose vCPU CPUID says what it may call */
+static void create_enforced(uint32_t also)
+{
+	struct kvm_enable_cap enforce = { .cap = CAP_ENFORCE, .args = { 1 } };
+	const struct kvm_cpuid2 *supported = kvm_get_supported_cpuid();
+	size_t size = sizeof(*supported) +
+		      supported->nent * sizeof(supported->entries[0]);
+	struct kvm_cpuid2 *cpuid = malloc(size);
+	struct kvm_cpuid_entry2 *features = NULL;
+	unsigned int i;
+
+	TEST_ASSERT(cpuid, "no memory");
+	memcpy(cpuid, supported, size);
+	for (i = 0; i < cpuid->nent; i++)
+		if (cpuid->entries[i].function == FEATURES)
+			features = &cpuid->entries[i];
+	TEST_ASSERT(features && !(features->eax & FEATURE_MAP),
+		    "CPUID has no features of KVM, or this one by default");
+	features->eax |= also;
+
+	vm = vm_create_default(VCPU_ID, 0, guest_code);
+	vcpu_set_cpuid(vm, VCPU_ID, cpuid);
+	free(cpuid);
+	run = vcpu_state(vm, VCPU_ID);
+	enable(vm, 1 << HC_MAP);
+	vcpu_enable_cap(vm, VCPU_ID, &enforce);
+}
+
+static void test_enforced(void)
+{
+	create_enforced(0);
+	request(HC_MAP, 0x1000, 1, 0);
+	ksft_test_result(returns(ENOSYS_),
+			 "CPUID enforced: unknown if CPUID does not have it\n");
+	kvm_vm_free(vm);
+
+	create_enforced(FEATURE_MAP);
+	request(HC_MAP, 0x1000, 1, 0);
+	ksft_test_result(exits() && returns(0),
+			 "CPUID enforced: exits if CPUID has it\n");
+	kvm_vm_free(vm);
+}
+
+#define CASES_64	27
 
 static void test_64bit(void)
 {
@@ -220,6 +267,20 @@ static void test_64bit(void)
 			 "immediate_exit: the hypercall is completed\n");
 	ksft_test_result(returns(77), "immediate_exit: and the guest goes on\n");
 
+	/* As after a reset, of which the hypercall must not take anything back */
+	request(HC_MAP, 0x1000, 1, 0);
+	good = exits();
+	vcpu_regs_get(vm, VCPU_ID, &regs);
+	regs.rip += 3;
+	regs.rax = 0x1234;
+	vcpu_regs_set(vm, VCPU_ID, &regs);
+	run->hypercall.ret = 77;
+	vcpu_run_complete_io(vm, VCPU_ID);
+	vcpu_regs_get(vm, VCPU_ID, &before);
+	ksft_test_result(good && before.rip == regs.rip &&
+			 before.rax == 0x1234 && returns(0x1234),
+			 "put elsewhere: it goes on from there\n");
+
 	/* Compatibility mode, until it is completed */
 	request(HC_MAP, 0x1000, 1, 0);
 	good = exits();
@@ -234,10 +295,26 @@ static void test_64bit(void)
 	ksft_test_result(good && returns(-5),
 			 "mode: as it was when the guest called\n");
 
+	/* The same instruction once more, as code of 32 bits has it */
+	request(HC_MAP, 0x1000, 1, 0);
+	good = exits();
+	vcpu_regs_get(vm, VCPU_ID, &before);
+	vcpu_run_complete_io(vm, VCPU_ID);
+	before.rbx |= 0x7700000000;
+	vcpu_regs_set(vm, VCPU_ID, &before);
+	vcpu_sregs_set(vm, VCPU_ID, &other);
+	good = good && exits() && !run->hypercall.longmode;
+	run->hypercall.ret = 0x7700000005;
+	vcpu_run_complete_io(vm, VCPU_ID);
+	vcpu_sregs_set(vm, VCPU_ID, &sregs);
+	ksft_test_result(good && returns(5),
+			 "compatibility mode: a call of 32 bits\n");
+
 	request(HC_MAP, 0x1000, 1, 0);
 	ksft_test_result(enable(vm, 0) && returns(ENOSYS_),
 			 "mask 0: unknown to the guest again\n");
 	kvm_vm_free(vm);
+	test_enforced();
 }
 
 #define CASES_32	6
