@@ -24,8 +24,9 @@
  *
  * From below, the calls that KVM makes to the ultravisor end here: a kprobe
  * puts a function of this module in the place of the one that would trap, in
- * the context of its caller.  In the same way any function that kvm and kvm-hv
- * call in another module or in the kernel can be made to fail, or its caller be held there.
+ * the context of its caller; the trap itself is out of the way meanwhile.  In
+ * the same way any function that kvm and kvm-hv call in another module or in the
+ * kernel can be made to fail, or its caller be held there.
  *
  * From above, /dev/uv-stand-in gives hypercalls to KVM's own dispatcher for a
  * vCPU, with or without the S bit, as the ultravisor reflects them.  Such a
@@ -46,11 +47,15 @@
 #include <linux/swap.h>
 #include <linux/swapops.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 #include <linux/wait.h>
 #include <linux/xarray.h>
+#include <asm/asm-prototypes.h>
+#include <asm/cacheflush.h>
 #include <asm/code-patching.h>
 #include <asm/kvm_book3s.h>
 #include <asm/kvm_ppc.h>
+#include <asm/ppc-opcode.h>
 #include <asm/ultravisor-api.h>
 
 #include "uv_stand_in.h"
@@ -110,6 +115,10 @@ static struct {
 	unsigned long address;
 	pte_t pte;
 } uv_fault;
+
+/* The trap in ucall_norets(), where it can be written, and what it was */
+static u32 *trap;
+static u32 trap_insn;
 
 static int (*do_hcall)(struct kvm_vcpu *vcpu);
 static int (*send_page)(struct kvm *kvm, unsigned long gfn);
@@ -510,6 +519,38 @@ static struct kprobe uv_probe = {
 	.pre_handler = ucall_taken,
 	.post_handler = no_optimization,
 };
+
+static void write_trap(u32 insn)
+{
+	unsigned long address = (unsigned long)ucall_norets;
+
+	WRITE_ONCE(*trap, insn);
+	flush_icache_range(address, address + sizeof(insn));
+}
+
+/*
+ * Not every kernel lets a trap be probed, which could not be stepped over. Nobody
+ * but the stand-in would take it, so an instruction that does nothing has its
+ * place. The kernel's text may be read-only where it is run.
+ */
+static int take_trap_away(void)
+{
+	struct page *page = virt_to_page(ucall_norets);
+	void *mapped = vmap(&page, 1, VM_MAP, PAGE_KERNEL);
+
+	if (!mapped)
+		return -ENOMEM;
+	trap = mapped + offset_in_page(ucall_norets);
+	trap_insn = *trap;
+	write_trap(PPC_RAW_NOP());
+	return 0;
+}
+
+static void put_trap_back(void)
+{
+	write_trap(trap_insn);
+	vunmap((void *)((unsigned long)trap & PAGE_MASK));
+}
 
 /*
  * A probe finds the entry for callers with the same TOC; if the function has a
@@ -1123,9 +1164,12 @@ static int __init stand_in_init(void)
 		rc = -ENOEXEC;
 		goto put;
 	}
-	rc = register_kprobe(&uv_probe);
+	rc = take_trap_away();
 	if (rc)
 		goto put;
+	rc = register_kprobe(&uv_probe);
+	if (rc)
+		goto put_back;
 	rc = misc_register(&stand_in_dev);
 	if (rc)
 		goto unprobe;
@@ -1133,6 +1177,8 @@ static int __init stand_in_init(void)
 
 unprobe:
 	unregister_kprobe(&uv_probe);
+put_back:
+	put_trap_back();
 put:
 	module_put(kvm_hv);
 	return rc;
@@ -1147,6 +1193,7 @@ static void __exit stand_in_exit(void)
 	point_off();
 	mutex_unlock(&probe_lock);
 	unregister_kprobe(&uv_probe);
+	put_trap_back();
 	unpin();
 	list_for_each_entry_safe(svm, next, &uv_svms, list)
 		uv_forget(svm);
