@@ -13,10 +13,11 @@
 #include <unistd.h>
 
 #include "../../kselftest.h"
+#include "secure_guest_glue.h"
 #include "secure_guest_lib.h"
 
-/* More than the address space has beside the machine's memory */
-#define TOO_MUCH	0x4000000000000UL
+/* The whole address space, which the machine's memory is in */
+#define TOO_MUCH	0x8000000000000UL
 #define MANY		64
 
 static const struct {
@@ -328,7 +329,8 @@ int main(void)
 	without_memory();
 	with_too_much_memory();
 	with_failure("no device memory", "fail=memremap_pages result=-12");
-	with_failure("no memory for the map of it", "fail=__kmalloc result=0");
+	with_failure("no memory for the map of it",
+		     "fail=" BITMAP_ALLOC " result=0");
 	with_old_firmware();
 	with_memory();
 

@@ -31,14 +31,13 @@
 #include <unistd.h>
 
 #include "../../kselftest.h"
+#include "secure_guest_glue.h"
 #include "secure_guest_uv.h"
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT		21
 #endif
 
-/* What gfn_to_pfn() gives for memory that cannot be had */
-#define PFN_ERR_FAULT		0x7ff0000000000000LL
 #define ALWAYS			0x7fffffff
 
 /* The same VM by another vCPU, for a second thread */
@@ -432,7 +431,7 @@ static bool meanwhile_gone(struct vm *vm, int64_t (*call)(void *vm))
 	struct helper h;
 	bool good;
 
-	point("gfn_to_pfn", UV_STAND_IN_HOLD_AFTER, 0, 1, 0);
+	point(LOOK_UP_GFN, UV_STAND_IN_HOLD_AFTER, 0, 1, 0);
 	help(&h, call, vm);
 	wait_held();
 	madvise(vm->mem, PAGE_BYTES, MADV_DONTNEED);
@@ -1040,7 +1039,7 @@ static bool share_fails(void)
 	char *mem2 = create_secure(&vm);
 	bool good;
 
-	point("gfn_to_pfn", UV_STAND_IN_RETURN, 0, 1, PFN_ERR_FAULT);
+	point(LOOK_UP_GFN, UV_STAND_IN_RETURN, 0, 1, LOOK_UP_GFN_FAILED);
 	good = expect("share", share(&vm, 0), H_PARAMETER) &
 	       in_use(&vm, 2, PAGES + PAGES2) &
 	       expect("page-out", page_out(&vm, 0), H_SUCCESS) &
@@ -1269,15 +1268,16 @@ static bool large_closed(void)
 
 static bool large_off(void)
 {
-	return large(1 << 12, call_svm_off, "_cond_resched", 1 << 12);
+	return large(1 << 12, call_svm_off, COND_RESCHED, 1 << 12);
 }
 
 static void test_large(void)
 {
 	in_child("large slot: all of it becomes secure on the way", long_way);
 	in_child("large slot: others run while it is forgotten", large_closed);
-	in_child("large slot: others run while its pages are dropped",
-		 large_off);
+	if (COND_RESCHED)
+		in_child("large slot: others run while its pages are dropped",
+			 large_off);
 }
 
 static int64_t call_page_out(void *vm)
@@ -1301,11 +1301,10 @@ struct step {
 	uint64_t uv_call;
 };
 
-#define NO_MEMORY_AREA	{ "no memory area", "find_vma", NULL, 0, 0 }
+#define NO_MEMORY_AREA	{ "no memory area", FIND_VMA, NULL, 0, 0 }
 #define NO_MIGRATION	{ "no migration", "migrate_vma_setup", NULL, -EBUSY, 0 }
-#define NO_SMALL_MEMORY	{ "no memory", "kmem_cache_alloc_trace", \
-			  "kmem_cache_alloc", 0, 0 }
-#define NO_PAGE		{ "no page", "__alloc_pages_nodemask", NULL, 0, 0 }
+#define NO_SMALL_MEMORY	{ "no memory", SMALL_ALLOC, SMALL_ALLOC_OTHER, 0, 0 }
+#define NO_PAGE		{ "no page", PAGE_ALLOC, NULL, 0, 0 }
 
 static const struct step in_steps[] = {
 	NO_MEMORY_AREA, NO_MIGRATION, NO_SMALL_MEMORY,
@@ -1323,7 +1322,7 @@ static const struct step fault_steps[] = {
 };
 
 static const struct step share_steps[] = {
-	{ "no page", "gfn_to_pfn", NULL, PFN_ERR_FAULT, 0 },
+	{ "no page", LOOK_UP_GFN, NULL, LOOK_UP_GFN_FAILED, 0 },
 	{ "ultravisor", NULL, NULL, 0, UV_PAGE_IN },
 };
 
@@ -1334,7 +1333,7 @@ static const struct step done_steps[] = {
 static const struct step start_steps[] = {
 	NO_MEMORY_AREA, NO_SMALL_MEMORY,
 	{ "KSM", "ksm_madvise", NULL, -ENOMEM, 0 },
-	{ "no large memory", "vcalloc", NULL, 0, 0 },
+	{ "no large memory", LARGE_ALLOC, NULL, 0, 0 },
 	{ "ultravisor", NULL, NULL, 0, UV_REGISTER_MEM_SLOT },
 };
 
@@ -1497,7 +1496,7 @@ static unsigned int count_steps(void)
 int main(void)
 {
 	ksft_print_header();
-	ksft_set_plan(52 + count_steps());
+	ksft_set_plan(51 + !!COND_RESCHED + count_steps());
 	setbuf(stdout, NULL);
 
 	if (load_kvm_hv(SECURE_BYTES)) {

@@ -12,6 +12,7 @@
 #include <linux/of.h>
 #include <linux/slab.h>
 
+#include "kernel_glue.h"
 #include "secure_memory_overlay.h"
 
 /* The size that the overlay holds for the module to fill in. */
@@ -59,7 +60,7 @@ static int announce(const u8 *begin, size_t len)
 		if (!memcmp(fdt + i, &wanted, sizeof(value)))
 			memcpy(fdt + i, &value, sizeof(value));
 
-	rc = of_overlay_fdt_apply(fdt, len, &overlay);
+	rc = glue_overlay_fdt_apply(fdt, len, &overlay);
 	if (rc && overlay)
 		of_overlay_remove(&overlay);
 	kfree(fdt);
@@ -74,7 +75,7 @@ static int __kprobes fail_taken(struct kprobe *probe, struct pt_regs *regs)
 	if (!is_vmalloc_addr((void *)regs->link) || atomic_xchg(&failed, 1))
 		return 0;
 	regs->gpr[3] = result;
-	regs->nip = regs->link;
+	instruction_pointer_set(regs, regs->link);
 	return 1;
 }
 

@@ -44,20 +44,18 @@
 #include <linux/mutex.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
-#include <linux/swap.h>
-#include <linux/swapops.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
 #include <linux/wait.h>
 #include <linux/xarray.h>
 #include <asm/asm-prototypes.h>
 #include <asm/cacheflush.h>
-#include <asm/code-patching.h>
 #include <asm/kvm_book3s.h>
 #include <asm/kvm_ppc.h>
 #include <asm/ppc-opcode.h>
 #include <asm/ultravisor-api.h>
 
+#include "kernel_glue.h"
 #include "uv_stand_in.h"
 
 /* What the firmware answers and the kernel has no name for */
@@ -449,7 +447,7 @@ static u64 stand_in_unpin(u64 a, u64 b, u64 c, u64 d, u64 e, u64 f, u64 g, u64 h
 /* Have @f run in the place of the function whose entry is probed. */
 static int __kprobes divert(struct pt_regs *regs, function f)
 {
-	regs->nip = (unsigned long)f;
+	instruction_pointer_set(regs, (unsigned long)f);
 	regs->gpr[12] = (unsigned long)f;
 	return 1;
 }
@@ -480,7 +478,7 @@ static int __kprobes at_point(struct pt_regs *regs, function otherwise)
 	switch (action) {
 	case UV_STAND_IN_RETURN:
 		regs->gpr[3] = point.result;
-		regs->nip = regs->link;
+		instruction_pointer_set(regs, regs->link);
 		return 1;
 	case UV_STAND_IN_UNPIN:
 		return divert(regs, stand_in_unpin);
@@ -870,7 +868,7 @@ static long stand_in_pin(__u32 __user *arg)
 	return 0;
 }
 
-/* Secure memory is device memory of kvm-hv's, with a reference of its own. */
+/* Secure memory is device memory of kvm-hv's. */
 static int count_pages(struct resource *res, void *data)
 {
 	struct uv_stand_in_stats *stats = data;
@@ -880,7 +878,7 @@ static int count_pages(struct resource *res, void *data)
 	for (pfn = PHYS_PFN(res->start); pfn <= PHYS_PFN(res->end); pfn++) {
 		page = pfn_to_page(pfn);
 		stats->device_pages++;
-		stats->used_pages += page_count(page) > 1;
+		stats->used_pages += glue_is_used(page);
 		stats->locked_pages += PageLocked(page);
 	}
 	return 0;
@@ -1002,10 +1000,10 @@ static pte_t *find_pte(unsigned long address, pmd_t **pmd)
 	if (p4d_none(*p4d))
 		return NULL;
 	pud = pud_offset(p4d, address);
-	if (pud_none(*pud) || pud_is_leaf(*pud))
+	if (pud_none(*pud) || pud_leaf(*pud))
 		return NULL;
 	*pmd = pmd_offset(pud, address);
-	if (pmd_none(**pmd) || pmd_is_leaf(**pmd))
+	if (pmd_none(**pmd) || pmd_leaf(**pmd))
 		return NULL;
 	return pte_offset_kernel(*pmd, address);
 }
@@ -1013,7 +1011,6 @@ static pte_t *find_pte(unsigned long address, pmd_t **pmd)
 /* The secure page there, with the entry that names it; NULL if there is none. */
 static struct page *find_secure_page(unsigned long address, pte_t *pte)
 {
-	swp_entry_t entry;
 	pte_t *ptep;
 	pmd_t *pmd;
 
@@ -1021,12 +1018,7 @@ static struct page *find_secure_page(unsigned long address, pte_t *pte)
 	if (!ptep)
 		return NULL;
 	*pte = READ_ONCE(*ptep);
-	if (!is_swap_pte(*pte))
-		return NULL;
-	entry = pte_to_swp_entry(*pte);
-	if (!is_device_private_entry(entry))
-		return NULL;
-	return device_private_entry_to_page(entry);
+	return glue_device_private_page(*pte);
 }
 
 static long stand_in_fault_begin(__u64 __user *arg)
@@ -1074,25 +1066,36 @@ static long stand_in_pin_secure(__u64 __user *arg)
 
 static long stand_in_fault_end(void)
 {
-	struct vm_fault vmf = {};
+	struct vm_area_struct *vma;
 	unsigned long address;
+	struct page *page;
 	long rc = -ENOENT;
+	pmd_t *pmd;
+	pte_t pte;
 
 	/* Nothing of ours is held in a call that may not come back. */
 	mutex_lock(&fault_lock);
-	vmf.page = uv_fault.page;
-	vmf.orig_pte = uv_fault.pte;
+	page = uv_fault.page;
+	pte = uv_fault.pte;
 	address = uv_fault.address;
 	uv_fault.page = NULL;
 	mutex_unlock(&fault_lock);
-	if (!vmf.page)
+	if (!page)
 		return rc;
 
 	mmap_read_lock(current->mm);
-	vmf.address = address;
-	vmf.vma = find_vma_intersection(current->mm, address, address + 1);
-	if (vmf.vma && find_pte(address, &vmf.pmd))
-		rc = vmf.page->pgmap->ops->migrate_to_ram(&vmf);
+	vma = find_vma_intersection(current->mm, address, address + 1);
+	if (vma && find_pte(address, &pmd)) {
+		struct vm_fault vmf = {
+			.vma = vma,
+			.address = address,
+			.pmd = pmd,
+			.page = page,
+			.orig_pte = pte,
+		};
+
+		rc = glue_migrate_to_ram(&vmf);
+	}
 	mmap_read_unlock(current->mm);
 	return rc;
 }

@@ -89,9 +89,10 @@ struct uv_stand_in_stats {
 
 /*
  * A fault on a secure page, in two halves: BEGIN is what the fault handler
- * does up to the call of the owner's migrate_to_ram(), END is that call.  In
- * between can happen what another thread would do there.  END answers with
- * the VM_FAULT_ code.
+ * does up to the call of the owner's migrate_to_ram(), END is that call, with
+ * what this kernel's handler keeps others out with before.  In between can
+ * happen what another thread would do there.  END answers with the VM_FAULT_
+ * code.
  */
 #define UV_STAND_IN_FAULT_BEGIN	_IOW(UV_STAND_IN_MAGIC, 0x04, __u64)
 #define UV_STAND_IN_FAULT_END	_IO(UV_STAND_IN_MAGIC, 0x05)
