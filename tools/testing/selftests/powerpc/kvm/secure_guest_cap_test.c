@@ -88,6 +88,9 @@ static bool ask_without_kvm_hv(void)
 		good &= expect("KVM_CREATE_VM of type HV",
 			       vm_try(KVM_VM_PPC_HV), -1) &&
 			expect("errno", errno, EINVAL);
+		/* Where the kernel lists its caches, kvm-hv's for page tables */
+		good &= expect("caches left",
+			       !access("/sys/kernel/slab/kvm-pte", F_OK), 0);
 		fflush(stdout);
 		_exit(!good);
 	}
