@@ -261,9 +261,9 @@ apply_stack()
 	fi
 }
 
-# push_top TREE FILE: push one more patch onto what is applied, and look at no other
-# file than those it touches: a mutant, or the next patch of a prefix. pop_top takes
-# off all that was pushed so. TREE/.virtquilt/top/NNN has for each of them before/
+# push_top TREE FILE [-R]: push one more patch onto what is applied, and look at no
+# other file than those it touches: a mutant, or the next patch of a prefix. pop_top
+# takes off all that was pushed so. TREE/.virtquilt/top/NNN has for each of them before/
 # and after/, what it touches, and changes, in the form of the record.
 push_top()
 {
@@ -275,7 +275,8 @@ push_top()
 	touched "$2" >"$top_new/touched"
 	copy "$1" "$top_new/before" "$top_new/touched"
 	cp -a -- "$top_new/before" "$top_new/after"
-	patch -d "$top_new/after" -p1 -F0 -s -f -E -i "$2" >"$scratch/log" 2>&1 || {
+	patch -d "$top_new/after" -p1 -F0 -s -f -E ${3:+"$3"} -i "$2" \
+		>"$scratch/log" 2>&1 || {
 		rm -rf -- "$top_new"
 		die "${2##*/} does not apply to $1 ($(head -n 1 "$scratch/log")): refresh it, then try again"
 	}
