@@ -59,7 +59,7 @@
 #define REAP_MS		5000
 /* Modules built outside the tree, as those of the tests are: TAINT_OOT_MODULE. */
 #define TAINT_DEFAULT	4096
-/* How long go_round() stays on a processor, in milliseconds */
+/* How long go_round() waits between two rounds, in milliseconds */
 #define ROUND_MS	200
 
 static FILE *channel;
@@ -840,27 +840,30 @@ static void raw_channel(const char *device)
 }
 
 /*
- * A process for each processor that moves on to the next one, and the next. QEMU's
- * TCG changes the word of a processor's pending interrupts in VMRUN and #VMEXIT
- * without the lock that its other threads hold, and so loses one now and then. If
- * that was the local timer's, which Linux sets for one interrupt at a time, nothing
- * on that processor wakes up any more. The interrupt that brings it a process also
- * delivers the one that was lost. They stay in session 0 and count as the machine's.
+ * A process on each processor that visits the others now and then. QEMU's TCG changes
+ * the word of a processor's pending interrupts in VMRUN and #VMEXIT without the lock
+ * that its other threads hold, and so loses one now and then. If that was the local
+ * timer's, which Linux sets for one interrupt at a time, nothing on that processor
+ * wakes up any more. The interrupt that brings a visitor also delivers the one that was
+ * lost. A visitor does not sleep before it is back, or it could be caught as well. They
+ * stay in session 0 and count as the machine's.
  */
 static void go_round(void)
 {
 	const struct timespec stay = { 0, ROUND_MS * 1000000L };
 	int n = sysconf(_SC_NPROCESSORS_ONLN);
 	cpu_set_t set;
-	int i;
+	int i, j;
 
 	for (i = 0; i < n; i++) {
 		if (fork())
 			continue;
-		for (;; i = (i + 1) % n) {
-			CPU_ZERO(&set);
-			CPU_SET(i, &set);
-			sched_setaffinity(0, sizeof(set), &set);
+		for (;;) {
+			for (j = 1; j <= n; j++) {
+				CPU_ZERO(&set);
+				CPU_SET((i + j) % n, &set);
+				sched_setaffinity(0, sizeof(set), &set);
+			}
 			nanosleep(&stay, NULL);
 		}
 	}
