@@ -117,6 +117,9 @@
 #define MODULE		"/sev_pages_test.ko"
 #define SAYS		"sev_guest_test: "
 
+/* In seconds; a guest with KASAN is slow. */
+#define SILENCE		100
+
 /* The tools' headers have not all of them. */
 #ifndef SYS_finit_module
 #define SYS_finit_module	313
@@ -419,7 +422,7 @@ static int vm_fd, run_size;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* What made the vCPUs stop */
-static enum { RUNS, RESETS, CRASHES, MOVES, SUFFICES } stop;
+static enum { RUNS, RESETS, CRASHES, MOVES, SUFFICES, IS_SILENT } stop;
 
 /* What the guest has told: a page is shared, or not. */
 struct list {
@@ -879,6 +882,7 @@ static void serial_out(struct vcpu *vcpu, uint8_t c)
 	}
 	line[len] = '\0';
 	len = 0;
+	alarm(SILENCE);
 	if (verbose)
 		ksft_print_msg("guest: %s\n", line);
 	text = strstr(line, SAYS);
@@ -1032,12 +1036,58 @@ static void *run_vcpu(void *arg)
 	return NULL;
 }
 
+/* A guest that has said nothing for so many seconds goes no further. */
+static void on_silence(int sig)
+{
+	(void)sig;
+	stop_vcpus(NULL, IS_SILENT);
+}
+
+/* Where it stands, and what it may wait for */
+static void report_silence(void)
+{
+	struct kvm_vcpu_events events;
+	struct kvm_lapic_state lapic;
+	struct kvm_mp_state mp;
+	struct kvm_regs regs;
+	unsigned int i, j, n;
+	char bits[128];
+
+	for (i = 0; i < CPUS; i++) {
+		if (ioctl(vcpus[i].fd, KVM_GET_REGS, &regs) ||
+		    ioctl(vcpus[i].fd, KVM_GET_LAPIC, &lapic) ||
+		    ioctl(vcpus[i].fd, KVM_GET_VCPU_EVENTS, &events) ||
+		    ioctl(vcpus[i].fd, KVM_GET_MP_STATE, &mp))
+			fatal("what a vCPU is made of");
+		ksft_print_msg("vCPU %u: last exit %u, mp_state %u, rip %#llx, rsp %#llx, rflags %#llx\n",
+			       i, vcpus[i].run->exit_reason, mp.mp_state,
+			       regs.rip, regs.rsp, regs.rflags);
+		ksft_print_msg("vCPU %u: shadow %u, interrupt %u of %#x, NMI %u %u %u\n",
+			       i, events.interrupt.shadow,
+			       events.interrupt.injected, events.interrupt.nr,
+			       events.nmi.injected, events.nmi.pending,
+			       events.nmi.masked);
+		/* The timer's vector, counts and divisor; what is in service, asked for */
+		for (j = n = 0; j < 16; j++)
+			n += snprintf(bits + n, sizeof(bits) - n, " %x",
+				      *(uint32_t *)(lapic.regs + 0x100 +
+						    (j / 8) * 0x100 + j % 8 * 0x10));
+		ksft_print_msg("vCPU %u: APIC timer %#x %u %u %#x, ISR and IRR%s\n",
+			       i, *(uint32_t *)(lapic.regs + 0x320),
+			       *(uint32_t *)(lapic.regs + 0x380),
+			       *(uint32_t *)(lapic.regs + 0x390),
+			       *(uint32_t *)(lapic.regs + 0x3e0), bits);
+	}
+	ksft_exit_fail_msg("the guest has said nothing for %u s\n", SILENCE);
+}
+
 /* Run the guest until something stops it. */
 static int run_guest(void)
 {
 	unsigned int i;
 
 	stop = RUNS;
+	alarm(SILENCE);
 	/* Nobody is to be stopped who has no thread yet. */
 	pthread_mutex_lock(&lock);
 	for (i = 0; i < CPUS; i++)
@@ -1046,6 +1096,9 @@ static int run_guest(void)
 	pthread_mutex_unlock(&lock);
 	for (i = 0; i < CPUS; i++)
 		pthread_join(vcpus[i].thread, NULL);
+	alarm(0);
+	if (stop == IS_SILENT)
+		report_silence();
 	return stop;
 }
 
@@ -1365,6 +1418,8 @@ int main(int argc, char **argv)
 		modules = argv[3];
 	verbose = argc > 4;
 	sigaction(SIGUSR1, &action, NULL);
+	action.sa_handler = on_silence;
+	sigaction(SIGALRM, &action, NULL);
 	plan = parts[i].plan + COMMON_PLAN;
 	ksft_set_plan(plan);
 
