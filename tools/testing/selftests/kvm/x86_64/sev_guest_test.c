@@ -27,15 +27,15 @@
  *		crashes, a few instructions, begins
  *
  * PART is "boots" for the first two; "crash" for the third, and for one of a
- * kernel that was started by a crash; or "offers" for boots in VMs that do not
- * offer all, or refuse what they are told, and in one that says SEV-ES.
+ * kernel that was started by a crash; "offers" for boots in VMs that do not offer
+ * all, or refuse what they are told; or "es" for VMs that say SEV-ES.
  *
- * Of SEV-ES the guest has its GHCBs then, and asks by one of them for the jump
- * table of its CPUs, which is answered here. The rest of the protocol begins with
- * a #VC, and nothing raises it: instructions that a processor with SEV-ES would
- * answer so are intercepted by KVM, which emulates them. A VMGEXIT comes to KVM as
- * a VMMCALL of an unknown number, and is none of the exits to this program; the
- * write of the GHCB's address is, and the answer is given then.
+ * A processor with SEV-ES raises #VC at instructions that the hypervisor has to
+ * answer. Here this program does, at those that KVM exits for: it puts the frame
+ * on the guest's stack and lets it go on in its handler. That answers by the
+ * GHCB, with a VMGEXIT, which KVM would take for a hypercall of no known number
+ * and spoil RAX for; so a VMGEXIT is made an OUT in the guest's text before its
+ * first use. What KVM does not exit for, CPUID above all, raises nothing.
  */
 #define _GNU_SOURCE
 #include <asm/bootparam.h>
@@ -96,22 +96,39 @@
 #define FEATURE_MIGRATION	0x20000
 #define MSR_MIGRATION		0x4b564d08
 #define MSR_GHCB		0xc0010130
+#define GHCB_INFO_REQ		0x002
+#define GHCB_INFO_RESP		0x001
+#define GHCB_TERMINATE		0x100
 #define MSR_SEV_STATUS		0xc0010131
 #define SEV_ACTIVE		1
 #define SEV_ES_ACTIVE		2
 
 /* Of a GHCB: what is used here, and the bits that say that it is valid */
+#define GHCB_CPL		0x0cb
+#define GHCB_RAX		0x1f8
+#define GHCB_RCX		0x308
+#define GHCB_RDX		0x310
+#define GHCB_RBX		0x318
 #define GHCB_EXIT_CODE		0x390
 #define GHCB_EXIT_INFO_1	0x398
 #define GHCB_EXIT_INFO_2	0x3a0
 #define GHCB_VALID		0x3f0
+#define EXIT_IOIO		0x7b
+#define EXIT_MSR		0x7c
+#define EXIT_VMMCALL		0x81
 #define EXIT_AP_JUMP_TABLE	0x80000005
 #define GET_AP_JUMP_TABLE	1
+
+#define VC_VECTOR		29
+#define ADDRESS_BITS		(0xffffffffff000 & ~C_MASK)
+#define KERNEL_HALF		0xffffffff80000000UL
 
 #define SERIAL			0x3f8
 #define KEYBOARD		0x64
 /* A port of nobody, which the kernel for crashes writes to */
 #define CRASH_PORT		0xf4
+/* And one that a VMGEXIT is made to write to */
+#define VMGEXIT_PORT		0xf5
 
 #define IMAGE		"/kernel"
 #define MODULE		"/sev_pages_test.ko"
@@ -413,6 +430,13 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
+	uint64_t ghcb_msr;
+	/* What #VC was raised for: the exit, and an access to a port */
+	uint64_t raised;
+	uint16_t port;
+	uint8_t size;
+	bool in;
+	uint32_t out;
 };
 
 static struct vcpu vcpus[CPUS];
@@ -671,29 +695,25 @@ static void destroy_vm(void)
 	munmap(mem, MEM_SIZE);
 }
 
-/* The guest tells of a range. */
-static void note_range(struct kvm_run *run)
+/* The guest tells of a range. Returns what it is answered. */
+static uint64_t note_range(uint64_t gpa, uint64_t n, uint64_t attributes)
 {
 	static bool was_encrypted;
 	static uint64_t end;
-	uint64_t first = run->hypercall.args[0] / PAGE;
-	uint64_t n = run->hypercall.args[1];
-	bool encrypted = run->hypercall.args[2] & ATTR_ENCRYPTED;
+	bool encrypted = attributes & ATTR_ENCRYPTED;
+	uint64_t first = gpa / PAGE;
 	unsigned long changed = 0;
 	uint64_t i;
 
 	n_calls++;
 	n_told += n;
-	run->hypercall.ret = 0;
-	if (n > most[encrypted]) {
-		run->hypercall.ret = -EINVAL;
-		return;
-	}
+	if (n > most[encrypted])
+		return -EINVAL;
 	if (first + n > PAGES) {
 		bad_calls++;
 		ksft_print_msg("told of pages that are not there: %#lx, %lu of them\n",
 			       first, n);
-		return;
+		return 0;
 	}
 	for (i = first; i < first + n; i++) {
 		changed += list.shared[i] != !encrypted;
@@ -706,6 +726,7 @@ static void note_range(struct kvm_run *run)
 		n_split++;
 	end = first + n;
 	was_encrypted = encrypted;
+	return 0;
 }
 
 /* What the guest's page table maps without the bit, in the kernel's half */
@@ -900,84 +921,295 @@ static void serial_out(struct vcpu *vcpu, uint8_t c)
 	}
 }
 
+static void access_port(struct vcpu *vcpu, uint16_t port, unsigned int size,
+			bool in, uint8_t *data)
+{
+	if (in) {
+		memset(data, port == SERIAL + 5 ? 0x60 : port == 0x61 ? 0x20 :
+			     port == KEYBOARD ? 0 : 0xff, size);
+		return;
+	}
+	if (port == SERIAL)
+		serial_out(vcpu, *data);
+	if (port == KEYBOARD && *data == 0xfe)
+		stop_vcpus(vcpu, RESETS);
+	if (port == CRASH_PORT && *data == 'C')
+		stop_vcpus(vcpu, CRASHES);
+}
+
 static void port_io(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 	unsigned int i;
 
-	for (i = 0; i < run->io.count; i++, data += run->io.size) {
-		if (run->io.direction == KVM_EXIT_IO_IN) {
-			memset(data, run->io.port == SERIAL + 5 ? 0x60 :
-				     run->io.port == 0x61 ? 0x20 :
-				     run->io.port == KEYBOARD ? 0 : 0xff,
-			       run->io.size);
-			continue;
-		}
-		if (run->io.port == SERIAL)
-			serial_out(vcpu, *data);
-		if (run->io.port == KEYBOARD && *data == 0xfe)
-			stop_vcpus(vcpu, RESETS);
-		if (run->io.port == CRASH_PORT && *data == 'C')
-			stop_vcpus(vcpu, CRASHES);
-	}
+	for (i = 0; i < run->io.count; i++, data += run->io.size)
+		access_port(vcpu, run->io.port, run->io.size,
+			    run->io.direction == KVM_EXIT_IO_IN, data);
 }
 
-static uint64_t ghcb_msr;
-static unsigned int ghcb_requests, ghcb_bad;
+/* Returns whether there is such an MSR. */
+static bool write_msr(struct vcpu *vcpu, uint32_t index, uint64_t data)
+{
+	size_t n = strlen(ready_writes);
+
+	if (index != MSR_MIGRATION)
+		return false;
+	list.ready = data;
+	if (list.ready && !list_is_right(vcpu))
+		ready_early = true;
+	if (n < sizeof(ready_writes) - 1)
+		ready_writes[n] = data > 1 ? '?' : '0' + data;
+	return true;
+}
+
+/*
+ * SEV-ES: #VC, the GHCB's MSR and page
+ */
+static bool raises_vc;
+/* The versions of the protocol that are offered */
+static uint64_t least_version, last_version;
+static unsigned int n_negotiated, n_ioio, n_msr, n_vmmcall, n_jump_table;
+static unsigned int ghcb_bad;
+static uint64_t terminated;
+
+/* Where in this process the byte at an address of the guest's kernel is */
+static void *guest_address(const struct kvm_sregs *sregs, uint64_t address)
+{
+	uint64_t *table = (void *)(mem + (sregs->cr3 & ADDRESS_BITS));
+	uint64_t entry, below;
+	unsigned int level;
+
+	for (level = 4; ; level--) {
+		below = PAGE << 9 * (level - 1);
+		entry = table[address / below % 512];
+		if (!(entry & 1))
+			ksft_exit_fail_msg("the guest has nothing at %#lx\n", address);
+		if (level == 1 || (level < 4 && entry & 0x80))
+			break;
+		table = (void *)(mem + (entry & ADDRESS_BITS));
+	}
+	return mem + (entry & ADDRESS_BITS & ~(below - 1)) +
+	       (address & (below - 1));
+}
+
+/*
+ * raise_vc() - raise #VC at the instruction that a vCPU exited for
+ * @code: of the exit, which the exception's error code is
+ *
+ * KVM could be told to, but TCG's SVM delivers this exception without its error
+ * code. What KVM has left to do for the exit is done first, and undone by setting
+ * the registers.
+ *
+ * Return: false if there is no handler yet, or it is not the kernel that runs.
+ */
+static bool raise_vc(struct vcpu *vcpu, uint64_t code)
+{
+	uint64_t frame[6], handler, *gate;
+	struct kvm_sregs sregs;
+	struct kvm_regs regs;
+	unsigned int ist, i;
+
+	if (!raises_vc)
+		return false;
+	if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) ||
+	    ioctl(vcpu->fd, KVM_GET_SREGS, &sregs))
+		fatal("registers of vCPU %u", vcpu->id);
+	if (regs.rip < KERNEL_HALF || sregs.idt.limit < VC_VECTOR * 16 + 15)
+		return false;
+	gate = guest_address(&sregs, sregs.idt.base + VC_VECTOR * 16);
+	if (!(gate[0] >> 47 & 1))
+		return false;
+
+	vcpu->run->immediate_exit = 1;
+	if (!ioctl(vcpu->fd, KVM_RUN, 0) || errno != EINTR)
+		fatal("KVM_RUN with immediate_exit");
+	vcpu->run->immediate_exit = 0;
+
+	handler = (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) |
+		  gate[1] << 32;
+	ist = gate[0] >> 32 & 7;
+	frame[0] = code;
+	frame[1] = regs.rip;
+	frame[2] = sregs.cs.selector;
+	frame[3] = regs.rflags;
+	frame[4] = regs.rsp;
+	frame[5] = sregs.ss.selector;
+	if (ist)
+		memcpy(&regs.rsp, guest_address(&sregs, sregs.tr.base + 0x1c +
+						ist * 8), 8);
+	regs.rsp &= ~15UL;
+	for (i = 6; i > 0; i--) {
+		regs.rsp -= 8;
+		memcpy(guest_address(&sregs, regs.rsp), &frame[i - 1], 8);
+	}
+	regs.rip = handler;
+	/* Without TF, IF, NT and RF */
+	regs.rflags &= ~0x14300UL;
+	if (ioctl(vcpu->fd, KVM_SET_REGS, &regs))
+		fatal("KVM_SET_REGS");
+	vcpu->raised = code;
+	return true;
+}
+
+/* Make an OUT of each VMGEXIT of the kernel that has just begun to use them. */
+static void replace_vmgexits(void)
+{
+	static const uint8_t vmgexit[] = { 0xf3, 0x0f, 0x01, 0xd9 };
+	/* out %al, $VMGEXIT_PORT; nop */
+	static const uint8_t out[] = { 0xe6, VMGEXIT_PORT, 0x66, 0x90 };
+	uint8_t *p = mem + KERNEL, *end = p + KERNEL;
+
+	while ((p = memmem(p, end - p, vmgexit, sizeof(vmgexit))))
+		memcpy(p, out, sizeof(out));
+}
+
+static void bad_ghcb(const char *what, uint64_t value)
+{
+	ksft_print_msg("GHCB: %s: %#lx\n", what, value);
+	ghcb_bad++;
+}
 
 static uint64_t ghcb_get(const uint8_t *ghcb, unsigned int offset)
 {
 	uint64_t value;
 
-	if (!(ghcb[GHCB_VALID + offset / 64] & 1 << offset / 8 % 8)) {
-		ksft_print_msg("GHCB: what is at %#x is not valid\n", offset);
-		ghcb_bad++;
-	}
-	memcpy(&value, ghcb + offset, sizeof(value));
-	return value;
+	if (!(ghcb[GHCB_VALID + offset / 64] & 1 << offset / 8 % 8))
+		bad_ghcb("not valid", offset);
+	memcpy(&value, ghcb + offset / 8 * 8, sizeof(value));
+	return value >> offset % 8 * 8;
 }
 
-/* The one request that a guest has which no #VC leads to */
-static void answer_ghcb(uint64_t address)
+static void ghcb_put(uint8_t *ghcb, unsigned int offset, uint64_t value)
 {
-	static const uint64_t success, table = JUMP_TABLE;
-	uint64_t page = address / PAGE;
+	memcpy(ghcb + offset, &value, sizeof(value));
+	ghcb[GHCB_VALID + offset / 64] |= 1 << offset / 8 % 8;
+}
+
+static void ghcb_ioio(struct vcpu *vcpu, uint8_t *ghcb, uint64_t info)
+{
+	uint16_t port = info >> 16;
+	unsigned int size = info >> 4 & 7;
+	uint32_t data = 0;
+	bool in = info & 1;
+
+	n_ioio++;
+	/* Neither a string nor repeated, 64-bit addresses */
+	if (info & 0xfc8c || !(info & 0x200) || port != vcpu->port ||
+	    size != vcpu->size || in != vcpu->in)
+		bad_ghcb("another access to a port than was made", info);
+	if (!in) {
+		data = ghcb_get(ghcb, GHCB_RAX);
+		if (memcmp(&data, &vcpu->out, size))
+			bad_ghcb("another value for a port than there was", data);
+	}
+	access_port(vcpu, port, size, in, (uint8_t *)&data);
+	if (in)
+		ghcb_put(ghcb, GHCB_RAX, data);
+}
+
+/* A VMGEXIT with the address of a GHCB in the MSR */
+static void answer_ghcb(struct vcpu *vcpu)
+{
+	uint64_t page = vcpu->ghcb_msr / PAGE, code, info, nr;
 	uint8_t *ghcb = mem + page * PAGE;
 
-	ghcb_requests++;
-	if (page >= PAGES || !list.shared[page] ||
-	    ghcb_get(ghcb, GHCB_EXIT_CODE) != EXIT_AP_JUMP_TABLE ||
-	    ghcb_get(ghcb, GHCB_EXIT_INFO_1) != GET_AP_JUMP_TABLE ||
-	    ghcb_get(ghcb, GHCB_EXIT_INFO_2)) {
-		ksft_print_msg("GHCB at %#lx: not shared, or no request for the jump table\n",
-			       address);
-		ghcb_bad++;
+	if (page >= PAGES || (list.ready && !list.shared[page])) {
+		bad_ghcb("its page is not shared", vcpu->ghcb_msr);
 		return;
 	}
-	memcpy(ghcb + GHCB_EXIT_INFO_1, &success, sizeof(success));
-	memcpy(ghcb + GHCB_EXIT_INFO_2, &table, sizeof(table));
+	code = ghcb_get(ghcb, GHCB_EXIT_CODE);
+	info = ghcb_get(ghcb, GHCB_EXIT_INFO_1);
+	if (ghcb_get(ghcb, GHCB_EXIT_INFO_2))
+		bad_ghcb("something in exit information 2", code);
+	if (code != EXIT_AP_JUMP_TABLE && code != vcpu->raised)
+		bad_ghcb("another exit than #VC was raised for", code);
+	vcpu->raised = 0;
+	ghcb_put(ghcb, GHCB_EXIT_INFO_1, 0);
+	ghcb_put(ghcb, GHCB_EXIT_INFO_2, 0);
+	switch (code) {
+	case EXIT_AP_JUMP_TABLE:
+		n_jump_table++;
+		if (info != GET_AP_JUMP_TABLE)
+			bad_ghcb("no request for the jump table", info);
+		ghcb_put(ghcb, GHCB_EXIT_INFO_2, JUMP_TABLE);
+		break;
+	case EXIT_IOIO:
+		ghcb_ioio(vcpu, ghcb, info);
+		break;
+	case EXIT_MSR:
+		n_msr++;
+		if (info != 1 || !write_msr(vcpu, ghcb_get(ghcb, GHCB_RCX),
+					    (uint32_t)ghcb_get(ghcb, GHCB_RAX) |
+					    ghcb_get(ghcb, GHCB_RDX) << 32))
+			bad_ghcb("another MSR than was written", info);
+		break;
+	case EXIT_VMMCALL:
+		n_vmmcall++;
+		nr = ghcb_get(ghcb, GHCB_RAX);
+		if (nr != HC_MAP_GPA_RANGE)
+			bad_ghcb("another hypercall than was made", nr);
+		if ((uint8_t)ghcb_get(ghcb, GHCB_CPL))
+			bad_ghcb("CPL of the kernel", ghcb[GHCB_CPL]);
+		ghcb_put(ghcb, GHCB_RAX, note_range(ghcb_get(ghcb, GHCB_RBX),
+						    ghcb_get(ghcb, GHCB_RCX),
+						    ghcb_get(ghcb, GHCB_RDX)));
+		break;
+	default:
+		bad_ghcb("an unknown exit", code);
+	}
+}
+
+static void vmgexit(struct vcpu *vcpu)
+{
+	switch (vcpu->ghcb_msr % PAGE) {
+	case 0:
+		answer_ghcb(vcpu);
+		break;
+	case GHCB_INFO_REQ:
+		n_negotiated++;
+		vcpu->ghcb_msr = last_version << 48 | least_version << 32 |
+				 C_BIT << 24 | GHCB_INFO_RESP;
+		break;
+	case GHCB_TERMINATE:
+		terminated = vcpu->ghcb_msr;
+		stop_vcpus(vcpu, SUFFICES);
+		break;
+	default:
+		bad_ghcb("an unknown request in its MSR", vcpu->ghcb_msr);
+	}
+}
+
+static void io(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (run->io.port == VMGEXIT_PORT) {
+		vmgexit(vcpu);
+		return;
+	}
+	vcpu->port = run->io.port;
+	vcpu->size = run->io.size;
+	vcpu->in = run->io.direction == KVM_EXIT_IO_IN;
+	memcpy(&vcpu->out, (uint8_t *)run + run->io.data_offset, run->io.size);
+	if (run->io.count > 1 || !raise_vc(vcpu, EXIT_IOIO))
+		port_io(vcpu);
 }
 
 static void wrmsr(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
-	size_t n = strlen(ready_writes);
 
+	run->msr.error = 0;
 	if (run->msr.index == MSR_GHCB) {
-		run->msr.error = 0;
-		ghcb_msr = run->msr.data;
-		answer_ghcb(ghcb_msr);
+		vcpu->ghcb_msr = run->msr.data;
+		/* That is the first that the kernel asks. */
+		if (run->msr.data == GHCB_INFO_REQ)
+			replace_vmgexits();
 		return;
 	}
-	run->msr.error = run->msr.index != MSR_MIGRATION;
-	if (run->msr.error)
-		return;
-	list.ready = run->msr.data;
-	if (list.ready && !list_is_right(vcpu))
-		ready_early = true;
-	if (n < sizeof(ready_writes) - 1)
-		ready_writes[n] = run->msr.data > 1 ? '?' : '0' + run->msr.data;
+	if (run->msr.index != MSR_MIGRATION || !raise_vc(vcpu, EXIT_MSR))
+		run->msr.error = !write_msr(vcpu, run->msr.index, run->msr.data);
 }
 
 static void handle_exit(struct vcpu *vcpu)
@@ -987,17 +1219,20 @@ static void handle_exit(struct vcpu *vcpu)
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
-		port_io(vcpu);
+		io(vcpu);
 		break;
 	case KVM_EXIT_HYPERCALL:
-		note_range(run);
+		if (!raise_vc(vcpu, EXIT_VMMCALL))
+			run->hypercall.ret = note_range(run->hypercall.args[0],
+							run->hypercall.args[1],
+							run->hypercall.args[2]);
 		break;
 	case KVM_EXIT_X86_RDMSR:
 		run->msr.error = run->msr.index != MSR_SEV_STATUS &&
 				 run->msr.index != MSR_GHCB &&
 				 run->msr.index != MSR_MIGRATION;
 		run->msr.data = run->msr.index == MSR_MIGRATION ? list.ready :
-				run->msr.index == MSR_GHCB ? ghcb_msr :
+				run->msr.index == MSR_GHCB ? vcpu->ghcb_msr :
 				sev_status;
 		break;
 	case KVM_EXIT_X86_WRMSR:
@@ -1354,7 +1589,7 @@ static void test_crash(void)
 			 "crash kernel: not to be migrated, as it does not know all\n");
 }
 
-#define OFFERS_PLAN	8
+#define OFFERS_PLAN	5
 
 static void test_offers(void)
 {
@@ -1375,15 +1610,42 @@ static void test_offers(void)
 	writes = power_on_short(ALL_OFFERED, PAGES / 16, PAGES);
 	ksft_test_result(!strcmp(writes, "10"),
 			 "refused later: not to be migrated any more\n");
+}
+
+#define ES_PLAN		9
+
+static void test_es(void)
+{
+	const char *writes;
 
 	sev_status = SEV_ACTIVE | SEV_ES_ACTIVE;
+	raises_vc = true;
+	least_version = 1;
+	last_version = 2;
 	writes = power_on_short(ALL_OFFERED, PAGES, PAGES);
-	ksft_test_result(!strcmp(writes, "1") && short_list_right,
+	ksft_print_msg("report SEV-ES: %u ports, %u MSRs, %u hypercalls by #VC and GHCB\n",
+		       n_ioio, n_msr, n_vmmcall);
+	ksft_test_result(short_list_right,
 			 "SEV-ES: the list is what the page table says\n");
-	ksft_test_result(ghcb_requests == 1 && !ghcb_bad,
-			 "SEV-ES: a shared GHCB asks for the jump table\n");
+	ksft_test_result(n_negotiated == 1 && !terminated,
+			 "MSR protocol: a version both know\n");
+	ksft_test_result(n_ioio > 1000, "#VC: ports are accessed by the GHCB\n");
+	ksft_test_result(n_vmmcall && n_vmmcall == n_calls,
+			 "#VC: hypercalls are made by the GHCB\n");
+	ksft_test_result(n_msr == 1 && !strcmp(writes, "1"),
+			 "#VC: an MSR is written by the GHCB\n");
+	ksft_test_result(n_jump_table == 1,
+			 "jump table: asked for by the GHCB\n");
 	ksft_test_result(jump_table[0] || jump_table[1],
-			 "SEV-ES: the jump table says where CPUs start\n");
+			 "jump table: it says where CPUs start\n");
+	ksft_test_result(!ghcb_bad,
+			 "GHCB: shared, and all valid that is asked\n");
+
+	least_version = 5;
+	last_version = 6;
+	power_on_short(ALL_OFFERED, PAGES, PAGES);
+	ksft_test_result(terminated == GHCB_TERMINATE,
+			 "MSR protocol: no version both know, the guest ends\n");
 }
 
 static const struct {
@@ -1394,6 +1656,7 @@ static const struct {
 	{ "boots", BOOTS_PLAN, test_boots },
 	{ "crash", CRASH_PLAN, test_crash },
 	{ "offers", OFFERS_PLAN, test_offers },
+	{ "es", ES_PLAN, test_es },
 };
 
 /* What holds in each of them */
@@ -1412,7 +1675,7 @@ int main(int argc, char **argv)
 	while (argc > 2 && i < ARRAY_SIZE(parts) && strcmp(argv[2], parts[i].name))
 		i++;
 	if (argc < 3 || i == ARRAY_SIZE(parts))
-		ksft_exit_fail_msg("give a kernel, and boots, crash or offers\n");
+		ksft_exit_fail_msg("give a kernel, and boots, crash, offers or es\n");
 	kernel = argv[1];
 	if (argc > 3)
 		modules = argv[3];
