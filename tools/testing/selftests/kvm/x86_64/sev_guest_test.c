@@ -888,6 +888,8 @@ static void check_step(struct vcpu *vcpu, const char *text)
 }
 
 static bool warns, ready_early, verbose;
+/* Lines of a warning that are still to come, at most */
+static unsigned int warning_lines;
 
 static void serial_out(struct vcpu *vcpu, uint8_t c)
 {
@@ -916,8 +918,12 @@ static void serial_out(struct vcpu *vcpu, uint8_t c)
 		ksft_exit_fail_msg("the guest: %s\n", line);
 	if (strstr(line, "WARNING:") || strstr(line, "BUG") ||
 	    strstr(line, "Call Trace:")) {
-		ksft_print_msg("the guest: %s\n", line);
 		warns = true;
+		warning_lines = 40;
+	}
+	if (warning_lines) {
+		ksft_print_msg("the guest: %s\n", line);
+		warning_lines--;
 	}
 }
 
