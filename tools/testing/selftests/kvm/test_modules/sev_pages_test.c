@@ -4,6 +4,9 @@
  * told to the hypervisor. Each step is said in the kernel log when it is done,
  * with how many calls it takes, how many pages are told of in these, and how many
  * pages are shared more, or fewer.
+ *
+ * With ports=1 it accesses ports in place of that, for what a #VC makes of it, and
+ * says whether it has read what sev_guest_test answers.
  */
 #include <linux/gfp.h>
 #include <linux/kprobes.h>
@@ -14,6 +17,9 @@
 
 #define ORDER		9
 #define LARGE		512
+
+/* Of nobody; what is read there is what was written last. */
+#define PORT		0xf6
 
 static unsigned long page, large, other, third, fourth, two_large;
 
@@ -70,12 +76,41 @@ static void tell(const char *name, int calls, int told, int shared)
 	pr_notice("sev_guest_test: step %s %d %d %d\n", name, calls, told, shared);
 }
 
+static bool ports;
+module_param(ports, bool, 0);
+
+/*
+ * By each instruction that is not a string's: with more in RAX than goes out, to a
+ * number that would be negative, and in all sizes.
+ */
+static void access_ports(void)
+{
+	u64 rax = 0x1122334455667788, byte = 0, word = 0, dword = 0;
+	u16 port = PORT;
+
+	asm volatile("outb %%al, %0" : : "i" (PORT), "a" (rax));
+	asm volatile("outw %%ax, %0" : : "i" (PORT), "a" (rax));
+	asm volatile("outl %%eax, %0" : : "i" (PORT), "a" (rax));
+	asm volatile("outb %%al, %%dx" : : "d" (port), "a" (rax));
+	asm volatile("outw %%ax, %%dx" : : "d" (port), "a" (rax));
+	asm volatile("outl %%eax, %%dx" : : "d" (port), "a" (rax));
+	asm volatile("inb %1, %%al" : "+a" (byte) : "i" (PORT));
+	asm volatile("inw %%dx, %%ax" : "+a" (word) : "d" (port));
+	asm volatile("inl %%dx, %%eax" : "+a" (dword) : "d" (port));
+	if (byte == 0x88 && word == 0x7788 && dword == 0x55667788)
+		pr_notice("sev_guest_test: ports\n");
+}
+
 static int __init sev_pages_test_init(void)
 {
 	struct page *pages[SCATTERED];
 	unsigned int i;
 	int ret;
 
+	if (ports) {
+		access_ports();
+		return 0;
+	}
 	page = __get_free_page(GFP_KERNEL);
 	large = __get_free_pages(GFP_KERNEL, ORDER);
 	other = __get_free_pages(GFP_KERNEL, ORDER);
@@ -124,6 +159,8 @@ module_init(sev_pages_test_init);
 
 static void __exit sev_pages_test_exit(void)
 {
+	if (ports)
+		return;
 	tell("end", 0, 0, 0);
 	set_memory_encrypted(page, 1);
 	set_memory_encrypted(large, LARGE);

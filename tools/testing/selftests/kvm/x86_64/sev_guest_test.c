@@ -109,6 +109,7 @@
 #define GHCB_RCX		0x308
 #define GHCB_RDX		0x310
 #define GHCB_RBX		0x318
+#define GHCB_RSI		0x330
 #define GHCB_EXIT_CODE		0x390
 #define GHCB_EXIT_INFO_1	0x398
 #define GHCB_EXIT_INFO_2	0x3a0
@@ -129,6 +130,8 @@
 #define CRASH_PORT		0xf4
 /* And one that a VMGEXIT is made to write to */
 #define VMGEXIT_PORT		0xf5
+/* And one at which is read what was written last */
+#define ECHO_PORT		0xf6
 
 #define IMAGE		"/kernel"
 #define MODULE		"/sev_pages_test.ko"
@@ -350,11 +353,11 @@ static void load_crash_kernel(void)
 		fatal("kexec_load for a crash");
 }
 
-static void load_module(void)
+static void load_module(const char *parameters)
 {
 	int fd = open(MODULE, O_RDONLY | O_CLOEXEC);
 
-	if (syscall(SYS_finit_module, fd, "", 0))
+	if (syscall(SYS_finit_module, fd, parameters, 0))
 		fatal("the module is not loaded");
 }
 
@@ -394,9 +397,11 @@ static void guest(void)
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
 	if (in_log("AMD Memory Encryption Features active: SEV"))
 		say(SAYS "believes\n");
+	if (!strcmp(stage, "es"))
+		load_module("ports=1");
 	say(SAYS "step booted -1 0 0\n");
 	if (!strcmp(stage, "first")) {
-		load_module();
+		load_module("");
 		say(SAYS "move\n");
 		say(SAYS "step moved 0 0 0\n");
 		set_cpu('0');
@@ -411,7 +416,7 @@ static void guest(void)
 		/* The end of PID 1 is one. */
 		_exit(0);
 	}
-	load_module();
+	load_module("");
 	if (syscall(SYS_delete_module, "sev_pages_test", 0))
 		fatal("the module stays");
 	say(SAYS "step unloaded 0 0 0\n");
@@ -804,7 +809,7 @@ static void stop_vcpus(struct vcpu *self, int why)
  * shared more that are; it does not know this of its boot.
  */
 static unsigned int boots;
-static bool in_short, short_list_right, panics, believes;
+static bool in_short, short_list_right, panics, believes, ports_read;
 
 /*
  * A call for each range that changes. Memory below and above 640K is told of as
@@ -841,6 +846,8 @@ static void check_step(struct vcpu *vcpu, const char *text)
 		believes = true;
 	if (!strcmp(text, "panic"))
 		panics = true;
+	if (!strcmp(text, "ports"))
+		ports_read = true;
 	if (!strcmp(text, "move"))
 		stop_vcpus(vcpu, MOVES);
 	if (sscanf(text, "step %63s %d %d %d", name, &want_calls, &want_told,
@@ -927,9 +934,17 @@ static void serial_out(struct vcpu *vcpu, uint8_t c)
 	}
 }
 
+static uint8_t echo[4];
+static unsigned int n_echo;
+
 static void access_port(struct vcpu *vcpu, uint16_t port, unsigned int size,
 			bool in, uint8_t *data)
 {
+	if (port == ECHO_PORT) {
+		n_echo++;
+		memcpy(in ? data : echo, in ? echo : data, size);
+		return;
+	}
 	if (in) {
 		memset(data, port == SERIAL + 5 ? 0x60 : port == 0x61 ? 0x20 :
 			     port == KEYBOARD ? 0 : 0xff, size);
@@ -1096,7 +1111,7 @@ static void ghcb_ioio(struct vcpu *vcpu, uint8_t *ghcb, uint64_t info)
 {
 	uint16_t port = info >> 16;
 	unsigned int size = info >> 4 & 7;
-	uint32_t data = 0;
+	uint64_t data = 0, out = 0;
 	bool in = info & 1;
 
 	n_ioio++;
@@ -1106,12 +1121,41 @@ static void ghcb_ioio(struct vcpu *vcpu, uint8_t *ghcb, uint64_t info)
 		bad_ghcb("another access to a port than was made", info);
 	if (!in) {
 		data = ghcb_get(ghcb, GHCB_RAX);
-		if (memcmp(&data, &vcpu->out, size))
+		memcpy(&out, &vcpu->out, vcpu->size);
+		/* And nothing else of RAX */
+		if (data != out)
 			bad_ghcb("another value for a port than there was", data);
 	}
 	access_port(vcpu, port, size, in, (uint8_t *)&data);
 	if (in)
 		ghcb_put(ghcb, GHCB_RAX, data);
+}
+
+/* Is what the guest says to be valid what it has to tell for this exit? */
+static bool valid_for(const uint8_t *ghcb, uint64_t code)
+{
+	static const struct {
+		uint64_t code;
+		uint16_t offsets[10];
+	} all[] = {
+		{ EXIT_IOIO, { GHCB_RAX } },
+		{ EXIT_MSR, { GHCB_RAX, GHCB_RCX, GHCB_RDX } },
+		{ EXIT_VMMCALL, { GHCB_RAX, GHCB_CPL, GHCB_RBX, GHCB_RCX,
+				  GHCB_RDX, GHCB_RSI } },
+	};
+	static const uint16_t always[] = {
+		GHCB_EXIT_CODE, GHCB_EXIT_INFO_1, GHCB_EXIT_INFO_2,
+	};
+	uint8_t valid[16] = {};
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(always); i++)
+		valid[always[i] / 64] |= 1 << always[i] / 8 % 8;
+	for (i = 0; i < ARRAY_SIZE(all); i++)
+		for (j = 0; all[i].code == code && all[i].offsets[j]; j++)
+			valid[all[i].offsets[j] / 64] |=
+				1 << all[i].offsets[j] / 8 % 8;
+	return !memcmp(ghcb + GHCB_VALID, valid, sizeof(valid));
 }
 
 /* A VMGEXIT with the address of a GHCB in the MSR */
@@ -1130,6 +1174,8 @@ static void answer_ghcb(struct vcpu *vcpu)
 		bad_ghcb("something in exit information 2", code);
 	if (code != EXIT_AP_JUMP_TABLE && code != vcpu->raised)
 		bad_ghcb("another exit than #VC was raised for", code);
+	if (!valid_for(ghcb, code))
+		bad_ghcb("more or less is valid than this exit needs", code);
 	vcpu->raised = 0;
 	ghcb_put(ghcb, GHCB_EXIT_INFO_1, 0);
 	ghcb_put(ghcb, GHCB_EXIT_INFO_2, 0);
@@ -1491,8 +1537,23 @@ static void move(void)
 	free(saved);
 }
 
-/* The instruction and segment at which other CPUs start */
-static uint16_t jump_table[2];
+/*
+ * The table has the instruction and the segment at which other CPUs start. There is
+ * CLI, and a jump to the instruction behind it, which loads CS.
+ */
+static bool jump_table_right;
+
+static void look_at_jump_table(void)
+{
+	uint16_t table[2], target[2];
+	const uint8_t *p;
+
+	memcpy(table, mem + JUMP_TABLE, sizeof(table));
+	p = mem + table[1] * 16UL + table[0];
+	memcpy(target, p + 2, sizeof(target));
+	jump_table_right = p[0] == 0xfa && p[1] == 0xea &&
+			   mem + target[1] * 16UL + target[0] == p + 6;
+}
 
 static const char *kernel, *modules = "/lab/modules";
 
@@ -1512,7 +1573,7 @@ static int power_on(const char *stage)
 				 boots);
 		move();
 	}
-	memcpy(jump_table, mem + JUMP_TABLE, sizeof(jump_table));
+	look_at_jump_table();
 	destroy_vm();
 	return why;
 }
@@ -1550,7 +1611,7 @@ static const char *power_on_short(uint32_t offers, unsigned long most_shared,
 	memset(&list, 0, sizeof(list));
 	memset(ready_writes, 0, sizeof(ready_writes));
 	n_calls = 0;
-	power_on("short");
+	power_on(raises_vc ? "es" : "short");
 	return ready_writes;
 }
 
@@ -1618,11 +1679,15 @@ static void test_offers(void)
 			 "refused later: not to be migrated any more\n");
 }
 
-#define ES_PLAN		9
+#define ES_PLAN		11
+/* How often the guest accesses that port */
+#define ECHOES		9
 
 static void test_es(void)
 {
+	unsigned long i, page, ghcbs = 0;
 	const char *writes;
+	bool alone = true;
 
 	sev_status = SEV_ACTIVE | SEV_ES_ACTIVE;
 	raises_vc = true;
@@ -1642,10 +1707,19 @@ static void test_es(void)
 			 "#VC: an MSR is written by the GHCB\n");
 	ksft_test_result(n_jump_table == 1,
 			 "jump table: asked for by the GHCB\n");
-	ksft_test_result(jump_table[0] || jump_table[1],
+	ksft_test_result(jump_table_right,
 			 "jump table: it says where CPUs start\n");
+	ksft_test_result(n_echo == ECHOES && ports_read,
+			 "#VC: a port is written and read in each size\n");
 	ksft_test_result(!ghcb_bad,
 			 "GHCB: shared, and all valid that is asked\n");
+	/* What a CPU has beside it is its own; not each has had a use for it. */
+	for (i = 0; i < CPUS; i++) {
+		page = vcpus[i].ghcb_msr / PAGE;
+		ghcbs += !!page;
+		alone &= page + 1 < PAGES && (!page || !list.shared[page + 1]);
+	}
+	ksft_test_result(ghcbs && alone, "GHCB: the page behind it is not shared\n");
 
 	least_version = 5;
 	last_version = 6;
