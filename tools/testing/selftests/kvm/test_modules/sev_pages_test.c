@@ -8,6 +8,7 @@
  * With ports=1 it accesses ports in place of that, for what a #VC makes of it, and
  * says whether it has read what sev_guest_test answers.
  */
+#include <linux/console.h>
 #include <linux/gfp.h>
 #include <linux/kprobes.h>
 #include <linux/mm.h>
@@ -74,6 +75,9 @@ static int decrypt_half(void)
 static void tell(const char *name, int calls, int told, int shared)
 {
 	pr_notice("sev_guest_test: step %s %d %d %d\n", name, calls, told, shared);
+	/* Another CPU may be at work on the log; it has written all then. */
+	console_lock();
+	console_unlock();
 }
 
 static bool ports;

@@ -161,6 +161,7 @@ static void say(const char *fmt, ...)
 	static int kmsg = -1;
 	char line[256];
 	va_list ap;
+	int fd;
 
 	if (kmsg < 0)
 		kmsg = open("/dev/kmsg", O_WRONLY);
@@ -169,6 +170,11 @@ static void say(const char *fmt, ...)
 	if (write(kmsg, line, vsnprintf(line, sizeof(line), fmt, ap)) < 0)
 		reboot(RB_AUTOBOOT);
 	va_end(ap);
+	/* Another CPU may be at work on the log. To read this waits for it. */
+	fd = open("/sys/class/tty/console/active", O_RDONLY);
+	if (read(fd, line, sizeof(line)) < 0)
+		reboot(RB_AUTOBOOT);
+	close(fd);
 }
 
 /* What was tried did not succeed, and errno says why. */
