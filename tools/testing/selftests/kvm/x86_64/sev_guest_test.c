@@ -1352,9 +1352,10 @@ static void report_silence(void)
 		    ioctl(vcpus[i].fd, KVM_GET_VCPU_EVENTS, &events) ||
 		    ioctl(vcpus[i].fd, KVM_GET_MP_STATE, &mp))
 			fatal("what a vCPU is made of");
-		ksft_print_msg("vCPU %u: last exit %u, mp_state %u, rip %#llx, rsp %#llx, rflags %#llx\n",
-			       i, vcpus[i].run->exit_reason, mp.mp_state,
-			       regs.rip, regs.rsp, regs.rflags);
+		ksft_print_msg("vCPU %u: last exit %u, mp_state %u\n", i,
+			       vcpus[i].run->exit_reason, mp.mp_state);
+		ksft_print_msg("vCPU %u: rip %#llx, rsp %#llx, rflags %#llx\n",
+			       i, regs.rip, regs.rsp, regs.rflags);
 		ksft_print_msg("vCPU %u: shadow %u, interrupt %u of %#x, NMI %u %u %u\n",
 			       i, events.interrupt.shadow,
 			       events.interrupt.injected, events.interrupt.nr,
