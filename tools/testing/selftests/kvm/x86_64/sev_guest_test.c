@@ -1085,7 +1085,7 @@ static void replace_vmgexits(void)
 	static const uint8_t vmgexit[] = { 0xf3, 0x0f, 0x01, 0xd9 };
 	/* out %al, $VMGEXIT_PORT; nop */
 	static const uint8_t out[] = { 0xe6, VMGEXIT_PORT, 0x66, 0x90 };
-	uint8_t *p = mem + KERNEL, *end = p + KERNEL;
+	uint8_t *p = mem + KERNEL, *end = mem + INITRD;
 
 	while ((p = memmem(p, end - p, vmgexit, sizeof(vmgexit))))
 		memcpy(p, out, sizeof(out));
