@@ -45,6 +45,13 @@ push_plain()
 	)
 }
 
+# next_plain DIR: the patch at which push_plain stopped, if it was not for options
+next_plain()
+{
+	n=$(applied_patches "$1/tree" | grep -c . || :)
+	awk -v n="$n" 'NR == n + 1 && NF == 1' "$1/patches/series"
+}
+
 # plain_patch PATCH OPTION...: in DIR/tree
 plain_patch()
 {
@@ -100,8 +107,13 @@ stage()
 		push_plain "$staging" || refuse_conflict "$tree" "$staging" ''
 		[ "$(awk '{ print $1 }' "$staging/patches/series")" != \
 			"$(applied_patches "$staging/tree")" ] || break
-		! push_all "$staging" || break
-		name=$(failed_patch "$staging")
+		# What does not apply to leave it out is not worth quilt's time.
+		name=
+		[ -z "${optional:-}" ] || name=$(next_plain "$staging")
+		if [ -z "$name" ]; then
+			! push_all "$staging" || break
+			name=$(failed_patch "$staging")
+		fi
 		if [ -z "${optional:-}" ] || [ -z "$name" ]; then
 			refuse_conflict "$tree" "$staging" "$name"
 		fi
