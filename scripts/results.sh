@@ -13,6 +13,29 @@
 #   results.tsv     a row for each case
 #   provenance.tsv  from what and where: key and value
 
+# Which mutants are tried: all, or K/N for each N-th from the K-th on
+case ${MUTANTS:-} in
+'') unset MUTANTS ;;
+all) ;;
+[1-9]/[1-9]) [ "${MUTANTS%/*}" -le "${MUTANTS#*/}" ] ;;
+*) false ;;
+esac || die "MUTANTS=$MUTANTS is no share of the mutants: set it to all, or to 2/3 for the second third of them, or leave it out"
+
+# mutants_turn: what a run of everything tries, where the user has not said it. All
+# mutants take hours of processor time, so it is a third of them. The commit
+# decides which: it is judged by the same ones on every host, and the next commit
+# by others.
+mutants_turn()
+{
+	[ -z "${MUTANTS:-}" ] || return 0
+	turn_commit=$(project_commit | cut -c1-7)
+	case $turn_commit in
+	*[!0-9a-f]* | '') MUTANTS=1/3 ;;
+	*) MUTANTS=$((0x$turn_commit % 3 + 1))/3 ;;
+	esac
+	export MUTANTS
+}
+
 # row MACHINE INTERFACE TEST VERDICT SECONDS DETAIL [HOW]: one line of results.
 # HOW is "run", or "kept" for a verdict that is read back.
 row()
@@ -127,6 +150,7 @@ provenance()
 	printf 'pin\t%s %s\n' "$PIN" "$(pin_value version)"
 	printf 'commit\t%s\n' "$(project_commit)"
 	printf 'debug\t%s\n' "${DEBUG:-no}"
+	printf 'mutants\t%s\n' "${MUTANTS:-all}"
 	printf 'processors\t%s\n' "$(processors)"
 	for tool in gcc powerpc64le-linux-gnu-gcc i686-linux-gnu-gcc ld \
 		qemu-system-x86_64 qemu-system-ppc64 sparse make busybox; do
