@@ -196,9 +196,14 @@ verdict()
 		die "the results could not be judged (above)"
 	mv "$results/results.tsv.new" "$results/results.tsv"
 	# What this tool found itself is told here; the rest was told before.
-	awk -F'\t' '$7 ~ /^verdict: / {
-		print "       not ok: " $4 " on " $2 ": " substr($7, 10) }' \
-		"$results/results.tsv"
+	awk -F'\t' -v all="$results/results.tsv" '
+		$7 ~ /^verdict: / && ++n <= 20 {
+			print "       not ok: " $4 " on " $2 ": " substr($7, 10)
+		}
+		END {
+			if (n > 20)
+				print "       not ok: and " n - 20 " more: see " all
+		}' "$results/results.tsv"
 	remember_seconds
 	awk -F'\t' 'NR > 1 { n[$5]++ } END {
 		printf "%d passed, %d failed, %d skipped\n",
