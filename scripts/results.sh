@@ -136,7 +136,7 @@ plan()
 	[ -z "$doubled" ] ||
 		die "two units have the name $doubled: give one of them another, in its machine's list of tests"
 	[ -s "$results/units.tsv.new" ] ||
-		die "there is nothing to be tried: the lists of tests are in tools/testing/lab/machines"
+		die "there is nothing to be tried${MUTANTS:+ with MUTANTS=$MUTANTS}: the lists of tests are in tools/testing/lab/machines"
 	with_seconds <"$results/units.tsv.new" >"$results/units.tsv"
 	rm -f "$results/units.tsv.new"
 	provenance >"$results/provenance.tsv"
