@@ -815,7 +815,7 @@ static void test_capability(void)
 	kvm_vm_free(vm);
 }
 
-#define CPUID_CASES		4
+#define CPUID_CASES		5
 
 static void test_cpuid(void)
 {
@@ -832,6 +832,10 @@ static void test_cpuid(void)
 		    value_of(gp + fixed) &
 		    (PEBS_PMI | PEBS_OUTPUT_PT | 1ULL << 32 | 3)),
 	      "KVM_SET_CPUID2 with fewer and narrower counters: cut to these\n");
+	set_counters(gp, fixed);
+	check(all_kept(USERSPACE) && all_kept(GUEST),
+	      "KVM_SET_CPUID2 with the counters back: all kept\n");
+	set_pmu(2, 2, 16, 1, 20, true);
 	check(keeps(USERSPACE, PEBS_ENABLE, PEBS_OUTPUT_PT | 3) &&
 	      set(USERSPACE, PEBS_ENABLE, 0),
 	      "KVM_SET_CPUID2 with fewer counters: what is read can be written\n");

@@ -53,6 +53,7 @@
 #define PVCLOCK_PAGE			RAW_SCRATCH
 #define WALL_CLOCK			(RAW_SCRATCH + 0x1000)
 #define HV_TSC_PAGE			(RAW_SCRATCH + 0x2000)
+#define HV_OTHER_TSC_PAGE		(RAW_SCRATCH + 0x3000)
 
 #define NS_PER_SEC			1000000000ULL
 #define NS_PER_MS			1000000LL
@@ -1279,6 +1280,27 @@ static void test_one_clock(void)
 			 "two vcpus: both have one clock\n");
 }
 
+#define OTHER_PAGE_CASES	1
+
+/* vCPU 1 puts the TSC page elsewhere, and vCPU 0 does not run. */
+static void test_other_page(void)
+{
+	struct pvclock clock;
+	struct hv_tsc_page p;
+
+	set_clock_for_guest(SOME_CLOCK);
+	raw_guest_wrmsr(&second, HV_MSR_REFERENCE_TSC,
+			HV_OTHER_TSC_PAGE | HV_TSC_ENABLE, "other TSC page");
+	raw_do(&second, RAW_NOP, 0, 0, "vCPU 1 with another TSC page");
+	memcpy(&p, vm.mem + HV_OTHER_TSC_PAGE, sizeof(p));
+	clock = guest_pvclock(&second);
+	ksft_test_result(!p.sequence == !tsc_page_is_possible(&clock),
+			 "TSC page put elsewhere by vcpu 1: it is there\n");
+	raw_guest_wrmsr(&vm, HV_MSR_REFERENCE_TSC, HV_TSC_PAGE | HV_TSC_ENABLE,
+			"TSC page");
+	raw_do(&vm, RAW_NOP, 0, 0, "TSC page where it was");
+}
+
 #define NO_PAGE_CASES		4
 
 /* A guest that has switched the TSC page off still has the reference time. */
@@ -1315,7 +1337,7 @@ static void test_no_page(void)
 }
 
 #define TIMERS			4
-#define HALTED_TIMER_CASES	(2 * TIMERS)
+#define HALTED_TIMER_CASES	(2 * TIMERS + 1)
 
 /* A halted vCPU waits for its timer, and the clock is set past the deadline. */
 static void test_halted_timer(unsigned int n)
@@ -1335,6 +1357,32 @@ static void test_halted_timer(unsigned int n)
 			 "vcpu halted, the clock set past its timer %u: it wakes up\n",
 			 n);
 	raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG + 2 * n, 0, "STIMERx_CONFIG");
+	revive_vcpu();
+}
+
+/* It is not left at the first of several. */
+static void test_halted_timers(void)
+{
+	unsigned int n, armed = 0;
+	int waits, wakes;
+
+	set_clock_for_guest(SOME_CLOCK);
+	for (n = 0; n < TIMERS; n++)
+		arm_timer_number(n, 0, SOME_CLOCK / NS_PER_HV_TICK + LONG_TICKS);
+	raw_do(&vm, RAW_NOP, 0, 0, "timers of a vCPU to be halted");
+	halt_vcpu();
+	waits = runner_sleeps() && !runner_is_done();
+	set_clock_to(SOME_CLOCK + 2 * LONG_NS);
+	wakes = end_runner();
+	for (n = 0; n < TIMERS; n++) {
+		armed += timer_number_is_armed(n);
+		raw_host_wrmsr(&vm, HV_MSR_STIMER0_CONFIG + 2 * n, 0,
+			       "STIMERx_CONFIG");
+	}
+	if (armed)
+		ksft_print_msg("%u of %u timers have not fired\n", armed, TIMERS);
+	ksft_test_result(waits && wakes && !armed,
+			 "vcpu halted, the clock set past all of its timers: all fire\n");
 	revive_vcpu();
 }
 
@@ -1558,8 +1606,8 @@ int main(int argc, char **argv)
 				  PAD_CASES + STORM_CASES + NO_PAGE_CASES +
 				  IN_GUEST_CASES + TIMER_CASES +
 				  HALTED_TIMER_CASES + MOVED_CASES +
-				  TWO_CASES + ONE_CLOCK_CASES + UNEQUAL_CASES + MODE_CASES +
-				  LOG_CASES;
+				  TWO_CASES + ONE_CLOCK_CASES + OTHER_PAGE_CASES +
+				  UNEQUAL_CASES + MODE_CASES + LOG_CASES;
 	struct sigaction act = { .sa_handler = on_alarm };
 	struct pvclock clock;
 	unsigned int i;
@@ -1598,6 +1646,7 @@ int main(int argc, char **argv)
 	test_timer();
 	for (i = 0; i < TIMERS; i++)
 		test_halted_timer(i);
+	test_halted_timers();
 	test_moved();
 
 	raw_create_second(&second, &vm);
@@ -1606,6 +1655,7 @@ int main(int argc, char **argv)
 			"kvmclock of vCPU 1");
 	test_two();
 	test_one_clock();
+	test_other_page();
 	test_unequal();
 	raw_destroy_vcpu(&second);
 	raw_destroy(&vm);
