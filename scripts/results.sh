@@ -22,9 +22,9 @@ all) ;;
 esac || die "MUTANTS=$MUTANTS is no share of the mutants: set it to all, or to 2/3 for the second third of them, or leave it out"
 
 # mutants_turn: what a run of everything tries, where the user has not said it. All
-# mutants take hours of processor time, so it is a third of them. The commit
-# decides which: it is judged by the same ones on every host, and the next commit
-# by others.
+# mutants take more than an hour of processor time, so it is a third of them. The
+# commit decides which: it is judged by the same ones on every host, and the next
+# commit by others.
 mutants_turn()
 {
 	[ -z "${MUTANTS:-}" ] || return 0
