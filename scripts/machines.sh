@@ -88,14 +88,32 @@ interfaces()
 	machine_tests "$1" | cut -f1 | sort -u
 }
 
-# mutant_machines: for each interface, where its mutants are tried: the machine
-# with the most tests of it
+# mutant_machines: for each interface, where its mutants of kind test and of kind
+# payload are tried: the machine with the most such tests of it. INTERFACE, KIND and
+# MACHINE, with blanks between them
 mutant_machines()
 {
 	for m in $(machines); do
-		machine_tests "$m" | awk -F'\t' -v m="$m" '{ n[$1]++ }
+		{
+			machine_value "$m" payload | sed 's/^/: /'
+			machine_tests "$m"
+		} | awk -F'\t' -v m="$m" '
+			/^: / { split($0, f, " "); payload[f[2]]; next }
+			{
+				split($5, command, " ")
+				n[$1 " " (command[1] in payload ? "payload" : "test")]++
+			}
 			END { for (i in n) print i, n[i], m }'
-	done | sort -k1,1 -k2,2nr -k3 | awk '!seen[$1]++ { print $1, $3 }'
+	done | sort -k1,2 -k3,3nr -k4 | awk '!seen[$1, $2]++ { print $1, $2, $4 }'
+}
+
+# mutant_machine INTERFACE KIND <MACHINES: the machine for a mutant of that kind, by
+# what mutant_machines said
+mutant_machine()
+{
+	awk -v i="$1" -v k="$2" '
+		BEGIN { if (k != "payload") k = "test" }
+		$1 == i && $2 == k { print $3 }'
 }
 
 # boots_with OBJECTS: what machines are booted with, a sum for each file

@@ -103,10 +103,11 @@ units()
 				mutant_machines | sed "s/^/: /"
 				"$top/scripts/mutants" list "${u_interface#:}"
 			} | awk -v pin="$PIN" -v OFS='\t' '
-				/^: / { machine[$2] = $3; next }
+				/^: / { machine[$2 OFS $3] = $4; next }
 				{
 					split($0, f, "\t")
-					m = f[2] in machine ? machine[f[2]] : "-"
+					k = f[2] OFS (f[3] == "payload" ? f[3] : "test")
+					m = k in machine ? machine[k] : "-"
 					print pin "/" m "/" f[1], pin, "mutant", m, f[2]
 				}'
 			;;

@@ -112,7 +112,7 @@ with_project()
 lab_tests()
 {
 	# shellcheck source=tools/testing/lab/machines/amd
-	(. "$lab/machines/amd" && echo "$tests" | sed '/^$/d' | awk "$1")
+	(. "$lab/machines/amd" && echo "$tests$migrating_tests" | sed '/^$/d' | awk "$1")
 }
 
 # count FILE: of rows of results
