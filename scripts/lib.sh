@@ -117,7 +117,7 @@ pins()
 	done
 }
 
-default_pin=v5.10
+default_pin=$(sed '/^#/d' "$top/patches/default")
 builds=${BUILD:-$top/build}
 build=$builds
 # shellcheck disable=SC2034 # used by the scripts that source this file

@@ -74,6 +74,14 @@ source_file()
 		print "int " name "_" i ";" }'
 }
 
+# release TREE VERSION: make it one of that version
+release()
+{
+	echo "$2" | awk -F. '{
+		printf "VERSION = %d\nPATCHLEVEL = %d\nSUBLEVEL = %d\nEXTRAVERSION =\n", $1, $2, $3
+	}' >"$1/Makefile"
+}
+
 # change FILE LINE TEXT: put TEXT behind a line of $work/new/FILE
 change()
 {
@@ -99,8 +107,8 @@ make_patch()
 				s|^--- old/\([^\t]*\).*|--- a/\1|
 				s|^+++ new/\([^\t]*\).*|+++ b/\1|'
 		)
-	} >"$project/patches/v5.10/$1"
-	echo "$1 # guard" >>"$project/patches/v5.10/series"
+	} >"$project/patches/$PIN/$1"
+	echo "$1 # guard" >>"$project/patches/$PIN/series"
 	rm -rf "$work/old"
 	cp -a "$work/new" "$work/old"
 }
@@ -115,9 +123,8 @@ make_project()
 	# The stack's own tree
 	LINUX=$kernel
 	export LINUX
-	mkdir -p "$kernel/kernel" "$kernel/drivers/char" "$project/patches/v5.10"
-	printf 'VERSION = 5\nPATCHLEVEL = 10\nSUBLEVEL = 262\nEXTRAVERSION =\n' \
-		>"$kernel/Makefile"
+	mkdir -p "$kernel/kernel" "$kernel/drivers/char" "$project/patches/$PIN"
+	release "$kernel" "$(pin_value version)"
 	echo '# Kbuild' >"$kernel/Kbuild"
 	printf '.*\n!.gitignore\n' >"$kernel/.gitignore"
 	source_file one >"$kernel/kernel/one.c"
@@ -128,8 +135,9 @@ make_project()
 	cp -r "$top/scripts" "$top/Makefile" "$project"
 	printf '#!/bin/sh\n' >"$project/setup"
 	chmod +x "$project/setup"
-	cp "$top/patches/v5.10/pin" "$project/patches/v5.10"
-	echo '# The stack' >"$project/patches/v5.10/series"
+	cp "$top/patches/$PIN/pin" "$project/patches/$PIN"
+	printf '# The pin\n%s\n' "$PIN" >"$project/patches/default"
+	echo '# The stack' >"$project/patches/$PIN/series"
 	mkdir -p "$project/drivers/char" "$project/samples/new/deep"
 	source_file new >"$project/drivers/char/new.c"
 	printf '#!/bin/sh\ntrue\n' >"$project/samples/new/deep/run.sh"

@@ -613,7 +613,7 @@ static void set_cpuid(int kvm, struct vcpu *vcpu)
 			/*
 			 * Under a hypervisor; a package for each vCPU. No
 			 * x2APIC: where one is on from the start, as kexec
-			 * leaves it, Linux 5.10 wants ACPI to tell of it.
+			 * leaves it, the guest wants ACPI to tell of it.
 			 */
 			e[i].ecx |= 1U << 31;
 			e[i].ecx &= ~(1U << 21);

@@ -214,7 +214,7 @@ static bool read_trace(unsigned long *seen)
 	char *line;
 	int fd;
 
-	/* 5.10 leaks memory when trace_pipe is closed. */
+	/* Some kernels leak memory when trace_pipe is closed. */
 	fd = open(TRACEFS "trace", O_RDONLY);
 	while ((n = read(fd, text + len, sizeof(text) - 1 - len)) > 0)
 		len += n;
