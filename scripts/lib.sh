@@ -204,6 +204,15 @@ pin_value()
 	sed -n "s/^$1[[:space:]][[:space:]]*//p" "$patches/pin"
 }
 
+# tree_version TREE: the release that it is of
+tree_version()
+{
+	awk -F' *= *' '
+		$1 == "VERSION" { v = $2 } $1 == "PATCHLEVEL" { p = $2 }
+		$1 == "SUBLEVEL" { s = $2 } $1 == "EXTRAVERSION" { e = $2; exit }
+		END { print v "." p "." s e }' "$1/Makefile"
+}
+
 # sha FILE: the sha256 of one file, bare; "-" is standard input
 sha()
 {

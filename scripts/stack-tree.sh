@@ -34,14 +34,6 @@ hint()
 	echo "'make $1 TREE=$(word "$2")$pin_word'"
 }
 
-tree_version()
-{
-	awk -F' *= *' '
-		$1 == "VERSION" { v = $2 } $1 == "PATCHLEVEL" { p = $2 }
-		$1 == "SUBLEVEL" { s = $2 } $1 == "EXTRAVERSION" { e = $2; exit }
-		END { print v "." p "." s e }' "$1/Makefile"
-}
-
 # check_tree TREE: stop if it is not a kernel tree
 check_tree()
 {
