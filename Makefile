@@ -6,7 +6,7 @@
 .NOTPARALLEL:
 .SUFFIXES:
 
-# The user's TREE, CONFIG, OUT, KERNEL_SRC, KERNEL_TARBALL, DEBUG and
+# The user's TREE, CONFIG, OUT, TO, KERNEL_SRC, KERNEL_TARBALL, DEBUG and
 # INTERFACE reach the scripts through the environment, blanks and all.
 export
 
@@ -93,6 +93,9 @@ deb: ## the Debian packages: virtquilt-dkms, vfio-migration-dkms
 tree: ## the pinned tree with the stack, in build/linux
 	@scripts/check tree
 
+repin: ## move the pin to another point release (TO=release)
+	@scripts/check repin
+
 clean: ## remove build/, or what BUILD= names; the cache stays
 	@scripts/check clean
 
@@ -103,4 +106,4 @@ help: ## this list
 
 .PHONY: all check list cases mutants lint bisect bench apply unapply status refresh export \
 	kernel tree clean help check-dkms check-upstream \
-	dkms-install dkms-remove dkms-status deb status-page
+	dkms-install dkms-remove dkms-status deb status-page repin

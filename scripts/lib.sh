@@ -70,7 +70,7 @@ clear_environment()
 	END
 	top=$1
 }
-user_variables='ACCEL BUILD CONFIG COVERAGE DEBUG INTERFACE JOBS KERNEL KERNEL_SRC KERNEL_TARBALL KERNEL_URL MACHINES MUTANTS OUT PIN SIGNOFF TIMEOUT_SCALE TOPIC TREE'
+user_variables='ACCEL BUILD CONFIG COVERAGE DEBUG INTERFACE JOBS KERNEL KERNEL_SRC KERNEL_TARBALL KERNEL_URL MACHINES MUTANTS OUT PIN SIGNOFF TIMEOUT_SCALE TO TOPIC TREE'
 if [ -z "${VIRTQUILT_CLEAN:-}" ]; then
 	clear_environment
 	VIRTQUILT_CLEAN=1
@@ -352,24 +352,40 @@ apt_site()
 			END { print kind == "security" ? site[security] : site[release] }'
 }
 
-# apt_private FOLDER "SITE SUITE"...: make apt_get below work on these sources
-# alone, with lists and a cache in FOLDER, and apt checks the signatures.
+# apt_private FOLDER "SITE SUITE"...: make apt_get and apt_cache below work on these
+# sources alone, with lists and a cache in FOLDER, and apt checks the signatures.
+# $apt_kinds can be "deb deb-src", for the lists of sources as well.
 apt_private()
 {
 	apt_folder=$1
 	shift
 	mkdir -p "$apt_folder/lists/partial" "$apt_folder/cache/archives/partial"
 	for apt_source; do
-		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $apt_source main"
+		for apt_kind in ${apt_kinds:-deb}; do
+			echo "$apt_kind [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $apt_source main"
+		done
 	done >"$apt_folder/sources.list"
 }
 
-apt_get()
+# apt_on PROGRAM ARGUMENT...
+apt_on()
 {
-	apt-get -q -o "Dir::Etc::sourcelist=$apt_folder/sources.list" \
+	apt_program=$1
+	shift
+	"$apt_program" -q -o "Dir::Etc::sourcelist=$apt_folder/sources.list" \
 		-o Dir::Etc::sourceparts=- \
 		-o "Dir::State::lists=$apt_folder/lists" \
 		-o "Dir::Cache=$apt_folder/cache" \
 		-o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=3 \
 		-o APT::Update::Error-Mode=any "$@"
+}
+
+apt_get()
+{
+	apt_on apt-get "$@"
+}
+
+apt_cache()
+{
+	apt_on apt-cache "$@"
 }

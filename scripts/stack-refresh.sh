@@ -144,7 +144,7 @@ write_anew()
 	cp -a -- "$new/tree" "$new/before"
 	copy_new "$new/tree" "$new/newfiles"
 	for p in $(patch_names); do
-		(cd "$new/tree" && q push --fuzz=0) >"$new/log" 2>&1 ||
+		(cd "$new/tree" && q push --fuzz="${fuzz:?}") >"$new/log" 2>&1 ||
 			refuse_push "$1" "$p"
 		if grep -q '(offset \|with fuzz ' "$new/log"; then
 			echo "$p moved: $(grep '(offset \|with fuzz ' "$new/log" | head -n 1)"
