@@ -1021,13 +1021,17 @@ EXPORT_SYMBOL_GPL(vfio_migration_reset);
  *
  * Context: Process context.
  *
- * Return: 0, or -ENOMEM if there is no memory for the window.
+ * Return:
+ * * 0
+ * * -ENOMEM if there is no memory for the window
+ * * -EINTR if a fatal signal is pending
  */
 int vfio_migration_open(struct vfio_migration *m)
 {
 	int ret = 0;
 
-	mutex_lock(&m->lock);
+	if (vfm_lock(m))
+		return -EINTR;
 	if (!m->opens) {
 		/* Zeroed, so that it does not show who used the memory before */
 		m->window = vmalloc_user(m->window_size);

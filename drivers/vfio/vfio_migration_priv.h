@@ -16,6 +16,7 @@
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
+#include <linux/uaccess.h>
 #include <linux/vfio_migration.h>
 #include <linux/vfio_migration_compat.h>
 #include <linux/wait.h>
@@ -221,7 +222,8 @@ struct vfm_load {
  * @reset_lock: guards @reset_pending, and no unlock of @lock overlooks it
  * @reset_pending: the device was reset, whoever has @lock is to take note
  * @lock: guards the protocol, that is all below, and serializes the callbacks.
- *	Taken before mmap_lock, because user memory is accessed under it.
+ *	Whoever holds it waits for the driver at most, and not for userspace:
+ *	see vfm_copy_to_user().
  * @opens: number of open file descriptors
  * @window: the window; does not change while there is one
  * @state: what the device does
@@ -329,6 +331,37 @@ static inline int vfm_failed(struct vfio_migration *m, int error, bool fatal)
 static inline int vfm_callback_failed(struct vfio_migration *m, int error)
 {
 	return vfm_failed(m, error, error == VFIO_MIGRATION_LOST);
+}
+
+/*
+ * With the lock held, only that much is copied of which userspace's memory is
+ * there.  A page that does not come, because a program keeps it back with
+ * userfaultfd for one, keeps nobody but the one who wants to access it: he gives
+ * the lock back and gets the page by vfm_fault_in_writeable() or _readable().
+ * Both return the number of bytes, which is 0 if the first page is not there.
+ */
+static inline size_t vfm_copy_to_user(void __user *to, const void *from,
+				      size_t len)
+{
+	size_t left;
+
+	pagefault_disable();
+	left = copy_to_user(to, from, len);
+	pagefault_enable();
+
+	return len - left;
+}
+
+static inline size_t vfm_copy_from_user(void *to, const void __user *from,
+					size_t len)
+{
+	size_t left;
+
+	pagefault_disable();
+	left = copy_from_user(to, from, len);
+	pagefault_enable();
+
+	return len - left;
 }
 
 int vfm_save_pending(struct vfio_migration *m, bool running, u64 *bytes);

@@ -285,8 +285,9 @@ static int vfm_v1_write_field(struct vfio_migration *m, u64 pos,
 	}
 }
 
-static int vfm_v1_read_data(struct vfio_migration *m, char __user *buf,
-			    size_t count, u64 pos)
+/* The bytes that could be copied, 0 if userspace's memory is not there */
+static ssize_t vfm_v1_read_data(struct vfio_migration *m, char __user *buf,
+				size_t count, u64 pos)
 {
 	const struct vfm_save *save = &m->save;
 	u64 offset = vfm_v1_chunk_offset(m);
@@ -296,20 +297,60 @@ static int vfm_v1_read_data(struct vfio_migration *m, char __user *buf,
 	    count > save->chunk_size - (pos - offset))
 		return -EINVAL;
 
-	return copy_to_user(buf, save->chunk + (pos - offset), count) ?
-	       -EFAULT : 0;
+	return vfm_copy_to_user(buf, save->chunk + (pos - offset), count);
 }
 
-static int vfm_v1_write_data(struct vfio_migration *m,
-			     const char __user *buf, size_t count, u64 pos)
+static ssize_t vfm_v1_write_data(struct vfio_migration *m,
+				 const char __user *buf, size_t count, u64 pos)
 {
 	if (m->owner == VFM_V2)
 		return -EBUSY;
 	if (m->state != VFM_RESUMING || pos < m->window_offset)
 		return -EINVAL;
 
-	return copy_from_user(m->window + (pos - m->window_offset), buf,
-			      count) ? -EFAULT : 0;
+	return vfm_copy_from_user(m->window + (pos - m->window_offset), buf,
+				  count);
+}
+
+/* All of it, however often userspace's memory has to be waited for */
+static int vfm_v1_read_all(struct vfio_migration *m, char __user *buf,
+			   size_t count, u64 pos)
+{
+	size_t done;
+	ssize_t n;
+
+	for (done = 0; done < count; done += n) {
+		if (vfm_lock(m))
+			return -EINTR;
+		n = vfm_v1_read_data(m, buf + done, count - done, pos + done);
+		vfm_unlock(m);
+		if (n < 0)
+			return n;
+		if (!n && vfm_fault_in_writeable(buf + done, count - done))
+			return -EFAULT;
+	}
+
+	return 0;
+}
+
+static int vfm_v1_write_all(struct vfio_migration *m, const char __user *buf,
+			    size_t count, u64 pos)
+{
+	size_t done;
+	ssize_t n;
+
+	for (done = 0; done < count; done += n) {
+		if (vfm_lock(m))
+			return -EINTR;
+		n = vfm_v1_write_data(m, buf + done, count - done, pos + done);
+		vfm_unlock(m);
+		if (n < 0)
+			return n;
+		if (!n && vfm_fault_in_readable(buf + done, count - done))
+			return -EFAULT;
+	}
+
+	return 0;
 }
 
 /**
@@ -345,21 +386,18 @@ ssize_t vfio_migration_region_read(struct vfio_migration *m,
 	if (pos >= m->size || count > m->size - pos)
 		return -EINVAL;
 
-	if (vfm_lock(m))
-		return -EINTR;
-	if (pos >= VFM_MEMORY_OFFSET)
-		ret = vfm_v1_read_data(m, buf, count, pos);
-	else
+	if (pos >= VFM_MEMORY_OFFSET) {
+		ret = vfm_v1_read_all(m, buf, count, pos);
+	} else {
+		if (vfm_lock(m))
+			return -EINTR;
 		ret = vfm_v1_read_field(m, pos, count, &value);
-	vfm_unlock(m);
-
-	if (!ret && pos < VFM_MEMORY_OFFSET) {
+		vfm_unlock(m);
 		low = value;
-		if (copy_to_user(buf, count == sizeof(low) ? (void *)&low :
-				 (void *)&value, count))
+		if (!ret && copy_to_user(buf, count == sizeof(low) ?
+					 (void *)&low : (void *)&value, count))
 			ret = -EFAULT;
 	}
-
 	if (ret)
 		return ret;
 	*ppos += count;
@@ -404,7 +442,9 @@ ssize_t vfio_migration_region_write(struct vfio_migration *m,
 	if (pos >= m->size || count > m->size - pos)
 		return -EINVAL;
 
-	if (pos < VFM_MEMORY_OFFSET) {
+	if (pos >= VFM_MEMORY_OFFSET) {
+		ret = vfm_v1_write_all(m, buf, count, pos);
+	} else {
 		if (count != sizeof(low) && count != sizeof(value))
 			return -EINVAL;
 		if (copy_from_user(count == sizeof(low) ? (void *)&low :
@@ -412,16 +452,11 @@ ssize_t vfio_migration_region_write(struct vfio_migration *m,
 			return -EFAULT;
 		if (count == sizeof(low))
 			value = low;
-	}
-
-	if (vfm_lock(m))
-		return -EINTR;
-	if (pos >= VFM_MEMORY_OFFSET)
-		ret = vfm_v1_write_data(m, buf, count, pos);
-	else
+		if (vfm_lock(m))
+			return -EINTR;
 		ret = vfm_v1_write_field(m, pos, count, value);
-	vfm_unlock(m);
-
+		vfm_unlock(m);
+	}
 	if (ret)
 		return ret;
 	*ppos += count;

@@ -89,12 +89,14 @@ static int vfm_v2_pending(struct vfio_migration *m, bool running, u64 *bytes)
 	return ret;
 }
 
-/* From one chunk.  0 at the end of the stream. */
-static ssize_t vfm_v2_read_chunk(struct vfio_migration *m, char __user *buf,
-				 size_t count)
+/*
+ * From one chunk.  1 with the bytes that could be copied, which are none if
+ * userspace's memory is not there, or 0 at the end of the stream.
+ */
+static int vfm_v2_read_chunk(struct vfio_migration *m, char __user *buf,
+			     size_t *count)
 {
 	struct vfm_save *save = &m->save;
-	size_t left;
 	int ret;
 
 	if (!save->chunk_size) {
@@ -105,14 +107,14 @@ static ssize_t vfm_v2_read_chunk(struct vfio_migration *m, char __user *buf,
 	if (!save->chunk_size)
 		return m->state == VFM_STOP_COPY ? 0 : -ENOMSG;
 
-	count = min_t(u64, count, save->chunk_size - save->chunk_read);
-	left = copy_to_user(buf, save->chunk + save->chunk_read, count);
+	*count = min_t(u64, *count, save->chunk_size - save->chunk_read);
+	*count = vfm_copy_to_user(buf, save->chunk + save->chunk_read, *count);
 	/* What could not be copied is read the next time */
-	save->chunk_read += count - left;
+	save->chunk_read += *count;
 	if (save->chunk_read == save->chunk_size)
 		vfm_save_release(m);
 
-	return count - left ?: -EFAULT;
+	return 1;
 }
 
 static ssize_t vfm_v2_read(struct file *filp, char __user *buf, size_t count,
@@ -120,38 +122,38 @@ static ssize_t vfm_v2_read(struct file *filp, char __user *buf, size_t count,
 {
 	struct vfm_v2_file *file = filp->private_data;
 	struct vfio_migration *m = file->m;
-	size_t done = 0;
-	ssize_t n = 0;
+	size_t done = 0, n;
+	int ret = 0;
 
 	while (done < count) {
-		n = vfm_lock(m);
-		if (n)
+		ret = vfm_lock(m);
+		if (ret)
 			break;
-		n = -ENODEV;
+		n = count - done;
+		ret = -ENODEV;
 		if (vfm_v2_current(file))
-			n = vfm_v2_read_chunk(m, buf + done, count - done);
+			ret = vfm_v2_read_chunk(m, buf + done, &n);
 		vfm_unlock(m);
-		if (n <= 0)
+		if (ret <= 0)
 			break;
+		if (!n && vfm_fault_in_writeable(buf + done, count - done)) {
+			ret = -EFAULT;
+			break;
+		}
 		done += n;
 	}
 
-	return done ?: n;
+	return done ?: ret;
 }
 
-/* As much as the window holds */
-static ssize_t vfm_v2_write_chunk(struct vfio_migration *m,
-				  const char __user *buf, size_t count)
+/* As much as the window holds and could be copied */
+static int vfm_v2_write_chunk(struct vfio_migration *m, const char __user *buf,
+			      size_t *count)
 {
-	int ret;
+	*count = vfm_copy_from_user(m->window, buf,
+				    min_t(u64, *count, m->window_size));
 
-	count = min_t(u64, count, m->window_size);
-	count -= copy_from_user(m->window, buf, count);
-	if (!count)
-		return -EFAULT;
-	ret = vfm_load_commit(m, count);
-
-	return ret ?: count;
+	return *count ? vfm_load_commit(m, *count) : 0;
 }
 
 static ssize_t vfm_v2_write(struct file *filp, const char __user *buf,
@@ -159,23 +161,28 @@ static ssize_t vfm_v2_write(struct file *filp, const char __user *buf,
 {
 	struct vfm_v2_file *file = filp->private_data;
 	struct vfio_migration *m = file->m;
-	size_t done = 0;
-	ssize_t n = 0;
+	size_t done = 0, n;
+	int ret = 0;
 
 	while (done < count) {
-		n = vfm_lock(m);
-		if (n)
+		ret = vfm_lock(m);
+		if (ret)
 			break;
-		n = -ENODEV;
+		n = count - done;
+		ret = -ENODEV;
 		if (vfm_v2_current(file))
-			n = vfm_v2_write_chunk(m, buf + done, count - done);
+			ret = vfm_v2_write_chunk(m, buf + done, &n);
 		vfm_unlock(m);
-		if (n < 0)
+		if (ret)
 			break;
+		if (!n && vfm_fault_in_readable(buf + done, count - done)) {
+			ret = -EFAULT;
+			break;
+		}
 		done += n;
 	}
 
-	return done ?: n;
+	return done ?: ret;
 }
 
 /*

@@ -1108,7 +1108,8 @@ static long mscratch_ioctl(struct mscratch *ms, unsigned int cmd,
 	case VFIO_DEVICE_RESET:
 		if (ms->migration)
 			return vfio_migration_reset(ms->migration);
-		mutex_lock(&ms->open_lock);
+		if (mutex_lock_killable(&ms->open_lock))
+			return -EINTR;
 		mscratch_reset(ms);
 		mutex_unlock(&ms->open_lock);
 		return 0;
@@ -1137,7 +1138,10 @@ static int mscratch_open(struct mscratch *ms)
 	if (!try_module_get(THIS_MODULE))
 		return -ENODEV;
 
-	mutex_lock(&ms->open_lock);
+	if (mutex_lock_killable(&ms->open_lock)) {
+		module_put(THIS_MODULE);
+		return -EINTR;
+	}
 	if (ms->migration)
 		ret = vfio_migration_open(ms->migration);
 	if (ret)

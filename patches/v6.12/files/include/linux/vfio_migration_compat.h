@@ -9,6 +9,9 @@
 #include <linux/eventfd.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/sizes.h>
+#include <linux/uaccess.h>
 #include <linux/unaligned.h>
 #include <linux/vfio.h>
 #include <linux/workqueue.h>
@@ -83,6 +86,24 @@ static inline struct address_space *
 vfm_vma_mapping(const struct vm_area_struct *vma)
 {
 	return vma->vm_file->f_mapping;
+}
+
+/*
+ * Get userspace's memory, from its first byte on and as much as is to be had at
+ * once: 0, or an error if there is no first byte.
+ */
+static inline int vfm_fault_in_writeable(char __user *buf, size_t len)
+{
+	len = min_t(size_t, len, SZ_1M);
+
+	return fault_in_writeable(buf, len) == len ? -EFAULT : 0;
+}
+
+static inline int vfm_fault_in_readable(const char __user *buf, size_t len)
+{
+	len = min_t(size_t, len, SZ_1M);
+
+	return fault_in_readable(buf, len) == len ? -EFAULT : 0;
 }
 
 #endif /* _LINUX_VFIO_MIGRATION_COMPAT_H */
