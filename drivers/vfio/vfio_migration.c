@@ -45,6 +45,9 @@
 
 static struct dentry *vfm_debugfs;
 
+/* In sysfs, as no control group is charged for what is done there */
+static struct workqueue_struct *vfm_workqueue;
+
 /*
  * The checksum
  */
@@ -132,7 +135,7 @@ static void vfm_sum_later(struct vfio_migration *m, struct vfm_sum *to,
 	m->sum_to = to;
 	m->sum_from = from;
 	m->sum_len = len;
-	queue_work(vfm_unbound_wq, &m->sum_work);
+	queue_work(vfm_workqueue, &m->sum_work);
 }
 
 static void vfm_sum_now(struct vfio_migration *m, struct vfm_sum *to,
@@ -1236,6 +1239,10 @@ EXPORT_SYMBOL_GPL(vfio_migration_destroy);
 
 static int __init vfio_migration_init(void)
 {
+	vfm_workqueue = alloc_workqueue("vfio_migration",
+					WQ_UNBOUND | WQ_SYSFS, 0);
+	if (!vfm_workqueue)
+		return -ENOMEM;
 	vfm_debugfs = debugfs_create_dir("vfio_migration_region", NULL);
 
 	return 0;
@@ -1244,6 +1251,7 @@ static int __init vfio_migration_init(void)
 static void __exit vfio_migration_exit(void)
 {
 	debugfs_remove_recursive(vfm_debugfs);
+	destroy_workqueue(vfm_workqueue);
 }
 
 module_init(vfio_migration_init);

@@ -209,6 +209,9 @@ struct mscratch {
 
 static DEFINE_IDA(mscratch_ids);
 
+/* For DMA.  In sysfs, as no control group is charged for what is done there. */
+static struct workqueue_struct *mscratch_workqueue;
+
 /* Scratch memory that all devices may still take */
 static DEFINE_MUTEX(mscratch_memory_lock);
 static u64 mscratch_memory_left;
@@ -375,7 +378,7 @@ static void mscratch_dma_begin(struct mscratch *ms)
 	lockdep_assert_held(&ms->regs_lock);
 	ms->waits = false;
 	ms->job = ms->dma;
-	queue_work(system_long_wq, &ms->dma_work);
+	queue_work(mscratch_workqueue, &ms->dma_work);
 }
 
 /*
@@ -1318,9 +1321,16 @@ static int __init mscratch_init(void)
 
 	mscratch_memory_left = (u64)max_mbytes * SZ_1M;
 
+	mscratch_workqueue = alloc_workqueue("mscratch", WQ_UNBOUND | WQ_SYSFS,
+					     0);
+	if (!mscratch_workqueue)
+		return -ENOMEM;
+
 	mscratch_class = vfm_class_create("mscratch");
-	if (IS_ERR(mscratch_class))
-		return PTR_ERR(mscratch_class);
+	if (IS_ERR(mscratch_class)) {
+		ret = PTR_ERR(mscratch_class);
+		goto err_workqueue;
+	}
 
 	mscratch_parent = device_create(mscratch_class, NULL, 0, NULL,
 					"mscratch");
@@ -1339,6 +1349,8 @@ err_device:
 	device_unregister(mscratch_parent);
 err_class:
 	class_destroy(mscratch_class);
+err_workqueue:
+	destroy_workqueue(mscratch_workqueue);
 
 	return ret;
 }
@@ -1348,6 +1360,7 @@ static void __exit mscratch_exit(void)
 	mscratch_mdev_unregister(mscratch_parent);
 	device_unregister(mscratch_parent);
 	class_destroy(mscratch_class);
+	destroy_workqueue(mscratch_workqueue);
 }
 
 module_init(mscratch_init);

@@ -13,7 +13,6 @@
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
-#include <linux/workqueue.h>
 
 #include <asm/unaligned.h>
 
@@ -28,9 +27,6 @@
 /* The core of VFIO knows nothing of migration */
 struct vfm_core {
 };
-
-/* Work that any processor may do, for as long as it takes */
-#define vfm_unbound_wq		system_unbound_wq
 
 #define vfm_class_create(name)	class_create(THIS_MODULE, name)
 #define vfm_assign_str(dst, src)	__assign_str(dst, src)

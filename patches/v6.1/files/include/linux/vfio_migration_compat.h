@@ -13,7 +13,6 @@
 #include <linux/sizes.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
-#include <linux/workqueue.h>
 
 #include <asm/unaligned.h>
 
@@ -48,9 +47,6 @@ vfm_core_data_size(struct vfm_core *core,
 
 /* There is no iommufd */
 #define VFM_IOMMUFD_OPS
-
-/* Work that any processor may do, for as long as it takes */
-#define vfm_unbound_wq		system_unbound_wq
 
 #define vfm_class_create(name)	class_create(THIS_MODULE, name)
 #define vfm_assign_str(dst, src)	__assign_str(dst, src)

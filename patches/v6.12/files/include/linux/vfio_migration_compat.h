@@ -14,7 +14,6 @@
 #include <linux/uaccess.h>
 #include <linux/unaligned.h>
 #include <linux/vfio.h>
-#include <linux/workqueue.h>
 
 /* The migration region and its states in uapi/linux/vfio.h */
 #define VFM_V1_REGION_TYPE	VFIO_REGION_TYPE_MIGRATION_DEPRECATED
@@ -51,9 +50,6 @@ vfm_core_data_size(struct vfm_core *core,
 	.unbind_iommufd	= vfio_iommufd_emulated_unbind,		\
 	.attach_ioas	= vfio_iommufd_emulated_attach_ioas,	\
 	.detach_ioas	= vfio_iommufd_emulated_detach_ioas,
-
-/* Work that any processor may do, for as long as it takes */
-#define vfm_unbound_wq		system_unbound_wq
 
 #define vfm_class_create(name)	class_create(name)
 #define vfm_assign_str(dst, src)	__assign_str(dst)
