@@ -8,12 +8,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "../kselftest_harness.h"
 #include "vfio_migration_v2_lib.h"
@@ -638,6 +643,70 @@ TEST_F(driver, position)
 	EXPECT_EQ(4, write(fd, buf, 4));
 	EXPECT_EQ(8, lseek(fd, 0, SEEK_CUR));
 	EXPECT_EQ(STOP, state_get(&self->a));
+}
+
+/*
+ * Waiting for others
+ */
+
+/* R running, D waiting for what a signal may end or not, 0 when gone */
+static char process_state(pid_t pid)
+{
+	char path[32], state = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	fclose(f);
+
+	return state;
+}
+
+static void *stop_thread(void *arg)
+{
+	return (void *)(long)v2_go(arg, V2_STOPPED);
+}
+
+/* Who waits for a driver that takes its time can be killed */
+TEST_F(driver, killed_while_it_waits)
+{
+	struct vfio_test_failure fault = { .callback = TEST_STOP, .hold = 1 };
+	struct dev *a = &self->a;
+	pthread_t thread;
+	int status, i;
+	void *ret;
+	pid_t pid;
+	char c;
+
+	ASSERT_EQ(0, ioctl(a->u.device, VFIO_TEST_MIGRATION_FAULT, &fault));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, stop_thread, a));
+	while (!calls(a).calls[TEST_STOP])
+		sched_yield();
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(v2_get(a) < 0);
+	do {
+		c = process_state(pid);
+	} while (c && c != 'D' && c != 'Z' && !sched_yield());
+	EXPECT_EQ('D', c);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	for (i = 0; i < 200 && waitpid(pid, &status, WNOHANG) != pid; i++)
+		usleep(100000);
+	EXPECT_GT(200, i);
+
+	fault.hold = 0;
+	ASSERT_EQ(0, ioctl(a->u.device, VFIO_TEST_MIGRATION_FAULT, &fault));
+	pthread_join(thread, &ret);
+	EXPECT_EQ(NULL, ret);
+	EXPECT_EQ(V2_STOPPED, v2_get(a));
+	if (i == 200)
+		waitpid(pid, &status, 0);
+	EXPECT_EQ(SIGKILL, WTERMSIG(status));
 }
 
 /*

@@ -6,11 +6,15 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -21,6 +25,7 @@
 #include "../kselftest_harness.h"
 #include "vfio_migration_v2_lib.h"
 #include "mscratch.h"
+#include "vfio_test_migration.h"
 
 /* The limit is for a hang; emulated machines take their time */
 #undef TEST_TIMEOUT_DEFAULT
@@ -276,10 +281,23 @@ TEST_F(fault, nothing_is_left_for_the_next_user)
 	}
 }
 
+/* Does a process end, with this status, without anybody's help? */
+static bool ends(pid_t pid, int want)
+{
+	int status = 0, i;
+
+	for (i = 0; i < 200; i++) {
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return status == want;
+		usleep(100000);
+	}
+
+	return false;
+}
+
 /* A module whose device is open stays, and its unloading does not hang */
 TEST_F(fault, module_stays_while_it_is_used)
 {
-	int status = 0, i;
 	pid_t pid;
 
 	pid = fork();
@@ -288,11 +306,302 @@ TEST_F(fault, module_stays_while_it_is_used)
 		syscall(SYS_delete_module, "mscratch", O_NONBLOCK);
 		_exit(errno == EAGAIN ? 0 : 1);
 	}
-	for (i = 0; i < 100 && waitpid(pid, &status, WNOHANG) != pid; i++)
-		usleep(100000);
-	EXPECT_GT(100, i);
-	EXPECT_EQ(0, status);
+	EXPECT_EQ(true, ends(pid, 0));
 	EXPECT_EQ(0, migrates(&self->p.a, &self->p.b, 4));
+}
+
+/* A device that is taken away while it is open works until it is closed */
+TEST_F(fault, removed_while_it_is_open)
+{
+	struct dev *d = &self->p.a;
+	char path[128];
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "/sys/bus/mdev/devices/%s/remove", d->name);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* What it has of the device would keep it open */
+		close_all_but(-1);
+		munmap(d->map, d->mig.size);
+		_exit(dev_remove(d) ? 1 : 0);
+	}
+	/* The file goes when the write to it was accepted */
+	while (!access(path, F_OK))
+		sched_yield();
+	EXPECT_EQ(0, migrates(d, &self->p.b, 4));
+	EXPECT_EQ(0, v2_go(d, V2_STOPPED));
+	EXPECT_EQ(0, waitpid(pid, NULL, WNOHANG));
+	dev_close(d);
+	EXPECT_EQ(true, ends(pid, 0));
+	/* Another one in its place */
+	ASSERT_EQ(0, dev_create(d, TYPE, 0));
+	ASSERT_EQ(0, dev_open(d));
+	ASSERT_EQ(0, dev_map(d));
+	EXPECT_EQ(0, migrates(d, &self->p.b, 5));
+}
+
+/*
+ * A window that changes while it is taken in
+ */
+
+struct flip {
+	pthread_t thread;
+	char *at;
+	bool stop;
+};
+
+static void *flip_thread(void *arg)
+{
+	struct flip *f = arg;
+	char was = *f->at;
+
+	while (!__atomic_load_n(&f->stop, __ATOMIC_RELAXED)) {
+		__atomic_store_n(f->at, ~was, __ATOMIC_RELAXED);
+		__atomic_store_n(f->at, was, __ATOMIC_RELAXED);
+	}
+
+	return NULL;
+}
+
+/*
+ * Whatever the kernel saw of it, the stream is taken or refused as a whole, and
+ * the registers are such as there can be
+ */
+TEST_F(fault, window_flipped_while_it_is_loaded)
+{
+	struct dev *a = &self->p.a, *b = &self->p.b;
+	unsigned int i, taken = 0, refused = 0;
+	char *window = b->map + window_offset(b);
+	struct stream s = {};
+	size_t tail;
+	int ret;
+
+	/* Small enough for one chunk: the registers, before the last record */
+	ASSERT_EQ(0, save(a, &s, BY_MMAP));
+	tail = s.size - s.end[s.chunks - 2];
+	for (i = 0; i < 400; i++) {
+		struct flip f = { .stop = false };
+
+		ASSERT_EQ(0, dev_reset(b));
+		ASSERT_EQ(0, state_set(b, RESUMING));
+		ASSERT_EQ(0, chunks_load(b, &s, 0, s.chunks - 1));
+		memcpy(window, s.data + s.size - tail, tail);
+		f.at = window + i % tail;
+		ASSERT_EQ(0, pthread_create(&f.thread, NULL, flip_thread, &f));
+		ret = size_set(b, tail);
+		__atomic_store_n(&f.stop, true, __ATOMIC_RELAXED);
+		pthread_join(f.thread, NULL);
+		if (ret) {
+			ASSERT_EQ(-EINVAL, ret);
+			refused++;
+			EXPECT_EQ(-EINVAL, state_set(b, RUNNING));
+			EXPECT_EQ(ERROR, state_get(b));
+			continue;
+		}
+		taken++;
+		EXPECT_EQ(0, state_set(b, RUNNING));
+		EXPECT_EQ(0, scratch_check(b, 1));
+		EXPECT_GE(MSCRATCH_STATUS_ERROR,
+			  reg_get32(b, MSCRATCH_REG_DMA_STATUS));
+		EXPECT_EQ(0, reg_get32(b, MSCRATCH_REG_DMA_CONTROL) &
+			     ~(__u32)MSCRATCH_DMA_CONTROL_MASK);
+	}
+	TH_LOG("%u taken, %u refused", taken, refused);
+	EXPECT_LT(0, taken);
+	EXPECT_LT(0, refused);
+	ASSERT_EQ(0, dev_reset(b));
+	EXPECT_EQ(0, migrates(a, b, 6));
+	stream_free(&s);
+}
+
+/*
+ * Waiting for userspace
+ */
+
+/* What becomes of a program that reads or writes a page which does not come */
+static void access_page(const struct dev *d, int stream, __u64 at, int absent,
+			bool write)
+{
+	long ret;
+	char *page;
+
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, absent, 0);
+	if (page == MAP_FAILED)
+		_exit(3);
+	if (stream < 0)
+		ret = write ? poke(d, at, page, PAGE) : peek(d, at, page, PAGE);
+	else
+		ret = write ? v2_write(stream, page, PAGE) :
+			      v2_read(stream, page, PAGE);
+	if (ret != (long)PAGE)
+		_exit(ret == -EINVAL ? 1 : 2);
+	_exit(!write && all_zero(page, PAGE) ? 2 : 0);
+}
+
+/*
+ * A program that lets the kernel wait for a page does not keep others from the
+ * device: they look at it, open it and close it meanwhile.
+ */
+TEST_F(fault, nobody_waits_for_a_page)
+{
+	unsigned int how;
+	struct chunk c;
+	__u64 value;
+
+	for (how = 0; how < 4; how++) {
+		bool write = how & 1;
+		struct dev *d = write ? &self->p.b : &self->p.a;
+		int stream = -1, status, absent;
+		__u64 at = window_offset(d);
+		pid_t one, other;
+
+		TH_LOG("way %u", how);
+		absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
+		ASSERT_LE(0, absent);
+		if (how == 0) {
+			/* The second one is memory */
+			ASSERT_EQ(0, state_set(d, STOP_COPY));
+			ASSERT_EQ(1, chunk_next(d, &c));
+			ASSERT_EQ(1, chunk_next(d, &c));
+			at = c.offset;
+		} else if (how == 1) {
+			ASSERT_EQ(0, state_set(d, RESUMING));
+		} else {
+			ASSERT_EQ(0, v2_set(d, write ? V2_RESUMING : V2_SAVING,
+					    &stream));
+		}
+		one = fork();
+		ASSERT_LE(0, one);
+		if (!one)
+			access_page(d, stream, at, absent, write);
+		while (!ioctl(absent, VFIO_TEST_MIGRATION_WAITERS) &&
+		       !waitpid(one, NULL, WNOHANG))
+			sched_yield();
+		ASSERT_EQ(1, ioctl(absent, VFIO_TEST_MIGRATION_WAITERS));
+
+		other = fork();
+		ASSERT_LE(0, other);
+		if (!other) {
+			int fd = group_device(d->u.group, d->name);
+
+			_exit(fd < 0 || close(fd) || state_get(d) < 0 ||
+			      size_get(d, &value));
+		}
+		EXPECT_EQ(true, ends(other, 0));
+		EXPECT_EQ(1, ioctl(absent, VFIO_TEST_MIGRATION_WAITERS));
+		EXPECT_EQ(0, ioctl(absent, VFIO_TEST_MIGRATION_GIVE));
+		waitpid(other, NULL, 0);
+
+		/* It gets what it wanted, of which zeroes are no stream */
+		ASSERT_EQ(one, waitpid(one, &status, 0));
+		ASSERT_EQ(true, WIFEXITED(status));
+		EXPECT_EQ(how == 3, WEXITSTATUS(status));
+		if (stream >= 0)
+			close(stream);
+		close(absent);
+		ASSERT_EQ(0, dev_reset(d));
+		ASSERT_EQ(0, scratch_fill(d, 1));
+	}
+}
+
+static long long number_get(const char *path)
+{
+	long long value = -1;
+	FILE *f = fopen(path, "re");
+
+	if (!f)
+		return -errno;
+	if (fscanf(f, "%lld", &value) != 1)
+		value = -EIO;
+	fclose(f);
+
+	return value;
+}
+
+/*
+ * No control group is charged for the time of kernel threads, so there are
+ * knobs for it
+ */
+TEST_F(fault, work_can_be_confined)
+{
+	static const char * const queues[] = {
+		"vfio_migration", "mscratch",
+	};
+	char path[128], text[24];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(queues); i++) {
+		snprintf(path, sizeof(path),
+			 "/sys/devices/virtual/workqueue/%s/nice", queues[i]);
+		EXPECT_EQ(0, number_get(path));
+		EXPECT_EQ(0, file_write(path, "10"));
+		EXPECT_EQ(10, number_get(path));
+		EXPECT_EQ(0, migrates(&self->p.a, &self->p.b, 4));
+		EXPECT_EQ(0, file_write(path, "0"));
+		snprintf(path, sizeof(path),
+			 "/sys/devices/virtual/workqueue/%s/cpumask", queues[i]);
+		EXPECT_EQ(0, file_write(path, "1"));
+		EXPECT_EQ(0, migrates(&self->p.a, &self->p.b, 5));
+		snprintf(text, sizeof(text), "%lx",
+			 (1UL << sysconf(_SC_NPROCESSORS_CONF)) - 1);
+		EXPECT_EQ(0, file_write(path, text));
+	}
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+
+	return ts.tv_sec * 1e3 + ts.tv_nsec / 1e6;
+}
+
+static int less(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+#define SUM_ROUNDS	9
+
+/* A checksum that nobody wants any more is not waited for */
+TEST(checksum_is_given_up)
+{
+	double left[SUM_ROUNDS], ended[SUM_ROUNDS], start;
+	char *buf = malloc(WINDOW);
+	unsigned int i, way;
+	struct pair p;
+	struct chunk c;
+
+	ASSERT_NE(NULL, buf);
+	ASSERT_EQ(0, pair_open(&p, "mscratch-64m", WINDOW));
+	ASSERT_EQ(0, scratch_fill(&p.a, 1));
+	for (i = 0; i < SUM_ROUNDS; i++) {
+		for (way = 0; way < 2; way++) {
+			/* All of the memory is summed up from its first chunk on */
+			ASSERT_EQ(0, state_set(&p.a, STOP_COPY));
+			ASSERT_EQ(1, chunk_next(&p.a, &c));
+			ASSERT_EQ(1, chunk_next(&p.a, &c));
+			start = now();
+			ASSERT_EQ(0, data_read(&p.a, c.offset, buf, c.size,
+					       BY_MMAP));
+			/* The registers come behind it, and wait for the sum */
+			while (way && c.size == WINDOW)
+				ASSERT_EQ(1, chunk_next(&p.a, &c));
+			ASSERT_EQ(0, state_set(&p.a, RUNNING));
+			*(way ? &ended[i] : &left[i]) = now() - start;
+		}
+	}
+	qsort(left, SUM_ROUNDS, sizeof(*left), less);
+	qsort(ended, SUM_ROUNDS, sizeof(*ended), less);
+	TH_LOG("%.2f ms, and %.2f ms to its end", left[SUM_ROUNDS / 2],
+	       ended[SUM_ROUNDS / 2]);
+	EXPECT_GT(ended[SUM_ROUNDS / 2], 2 * left[SUM_ROUNDS / 2]);
+	ASSERT_EQ(0, pair_close(&p));
+	free(buf);
 }
 
 TEST_HARNESS_MAIN

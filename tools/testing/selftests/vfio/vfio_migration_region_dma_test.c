@@ -10,7 +10,12 @@
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
+#include <linux/capability.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include "../kselftest_harness.h"
 #include "vfio_migration_region_lib.h"
@@ -356,6 +361,199 @@ TEST_F(dma, memory_is_unmapped)
 					   GUEST));
 		EXPECT_EQ(0, dma(d, IOVA, 0, GUEST, self->path));
 	}
+}
+
+/*
+ * Memory of all kinds
+ */
+
+static int map_for(const struct dev *d, void *vaddr, __u64 iova, size_t size,
+		   __u32 flags)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = flags,
+		.vaddr = (uintptr_t)vaddr,
+		.iova = iova,
+		.size = size,
+	};
+
+	return ioctl(d->u.container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
+}
+
+/* What may only be read is not written to, and the other way round */
+TEST_F(dma, permissions)
+{
+	struct dev *d = &self->p.a;
+	__u64 iova = IOVA + 2 * GUEST;
+	char *memory = page_alloc(2 * PAGE), seen[PAGE];
+
+	ASSERT_NE(NULL, memory);
+	memset(memory, 0x11, 2 * PAGE);
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	ASSERT_EQ(0, map_for(d, memory, iova, PAGE, VFIO_DMA_MAP_FLAG_READ));
+	EXPECT_EQ(-EPERM, dma(d, iova, 0, PAGE,
+			      self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(0x11, memory[0]);
+	EXPECT_EQ(0, memcmp(memory, memory + PAGE, PAGE));
+	EXPECT_EQ(0, dma(d, iova, 0, PAGE, self->path));
+	ASSERT_EQ(0, scratch_read(d, 0, seen, PAGE));
+	EXPECT_EQ(0, memcmp(memory, seen, PAGE));
+	ASSERT_EQ(0, container_unmap(d->u.container, iova, PAGE));
+
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	ASSERT_EQ(0, scratch_read(d, 0, seen, PAGE));
+	ASSERT_EQ(0, map_for(d, memory, iova, PAGE, VFIO_DMA_MAP_FLAG_WRITE));
+	EXPECT_EQ(-EPERM, dma(d, iova, 0, PAGE, self->path));
+	ASSERT_EQ(0, scratch_read(d, 0, memory + PAGE, PAGE));
+	EXPECT_EQ(0, memcmp(memory + PAGE, seen, PAGE));
+	/* type1 has vfio_dma_rw() read what it may write */
+	EXPECT_EQ(self->path ? -EPERM : 0,
+		  dma(d, iova, 0, PAGE, self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(!self->path, !memcmp(memory, seen, PAGE));
+	ASSERT_EQ(0, container_unmap(d->u.container, iova, PAGE));
+	munmap(memory, 2 * PAGE);
+}
+
+static int lock_any_memory(bool may)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(SYS_capget, &header, data))
+		return -errno;
+	if (may)
+		data[0].effective |= 1U << CAP_IPC_LOCK;
+	else
+		data[0].effective &= ~(1U << CAP_IPC_LOCK);
+
+	return syscall(SYS_capset, &header, data) ? -errno : 0;
+}
+
+/* Pages that are pinned count, and none of them is kept when there are too many */
+TEST_F(dma, locked_memory_is_limited)
+{
+	struct rlimit few = { .rlim_cur = 4 * PAGE, .rlim_max = RLIM_INFINITY };
+	struct dev *d = &self->p.a;
+	__u64 iova = IOVA + 2 * GUEST;
+	char *memory = page_alloc(GUEST);
+	struct rlimit before;
+	unsigned int i;
+
+	ASSERT_NE(NULL, memory);
+	ASSERT_EQ(0, getrlimit(RLIMIT_MEMLOCK, &before));
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &few));
+	ASSERT_EQ(0, lock_any_memory(false));
+	ASSERT_EQ(0, container_map(d->u.container, memory, iova, GUEST));
+	for (i = 0; i < 5; i++) {
+		/* One after the other they are never more than one */
+		EXPECT_EQ(0, dma(d, iova, 0, 3 * PAGE, self->path));
+		EXPECT_EQ(self->path ? 0 : -ENOMEM,
+			  dma(d, iova, 0, GUEST, self->path));
+	}
+	ASSERT_EQ(0, container_unmap(d->u.container, iova, GUEST));
+	ASSERT_EQ(0, lock_any_memory(true));
+	ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &before));
+	munmap(memory, GUEST);
+}
+
+/* What was never written is one page for all, which must stay as it is */
+TEST_F(dma, page_of_zeroes)
+{
+	struct dev *d = &self->p.a;
+	__u64 iova = IOVA + 2 * GUEST;
+	char *memory, seen[2 * PAGE];
+
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	memory = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, memory);
+	EXPECT_EQ(true, all_zero(memory, 2 * PAGE));
+	ASSERT_EQ(0, container_map(d->u.container, memory, iova, 2 * PAGE));
+	EXPECT_EQ(0, dma(d, iova, 0, 2 * PAGE, self->path));
+	ASSERT_EQ(0, scratch_read(d, 0, seen, 2 * PAGE));
+	EXPECT_EQ(true, all_zero(seen, 2 * PAGE));
+	/* The first of them becomes one of its own */
+	EXPECT_EQ(0, dma(d, iova, 4 * PAGE, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, scratch_read(d, 4 * PAGE, seen, PAGE));
+	EXPECT_EQ(0, memcmp(memory, seen, PAGE));
+	EXPECT_EQ(true, all_zero(memory + PAGE, PAGE));
+	ASSERT_EQ(0, container_unmap(d->u.container, iova, 2 * PAGE));
+	munmap(memory, 2 * PAGE);
+}
+
+/*
+ * The device's own memory, by an address of the guest: what cannot be pinned is
+ * an error, and what is written is sent
+ */
+TEST_F(dma, own_memory)
+{
+	struct dev *a = &self->p.a, *b = &self->p.b;
+	char *bar, *x = malloc(2 << 20), *y = x + (1 << 20);
+	__u64 iova = IOVA + 2 * GUEST;
+	struct stream s = {};
+	int want = self->path ? 0 : -EFAULT;
+
+	ASSERT_NE(NULL, x);
+	ASSERT_EQ(0, scratch_fill(a, 1));
+	bar = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED,
+		   a->u.device, a->memory.offset);
+	ASSERT_NE(MAP_FAILED, bar);
+	ASSERT_EQ(0, container_map(a->u.container, bar, iova, 1 << 20));
+	ASSERT_EQ(0, state_set(a, PRE_COPY));
+	ASSERT_EQ(0, stream_save(a, &s, BY_MMAP));
+
+	bar[8 * PAGE] = 1;
+	EXPECT_EQ(want, dma(a, iova + 8 * PAGE, 0, PAGE,
+			    self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(!want, !memcmp(bar, bar + 8 * PAGE, PAGE));
+	EXPECT_EQ(want, dma(a, iova + 8 * PAGE, 20 * PAGE, PAGE, self->path));
+	EXPECT_EQ(!want, !memcmp(bar, bar + 20 * PAGE, PAGE));
+
+	ASSERT_EQ(0, state_set(a, STOP_COPY));
+	ASSERT_EQ(0, stream_save(a, &s, BY_MMAP));
+	ASSERT_EQ(0, state_set(a, STOP));
+	ASSERT_EQ(0, resume(b, &s, BY_MMAP, 0));
+	ASSERT_EQ(0, scratch_read(a, 0, x, 1 << 20));
+	ASSERT_EQ(0, scratch_read(b, 0, y, 1 << 20));
+	EXPECT_EQ(0, memcmp(x, y, 1 << 20));
+	ASSERT_EQ(0, container_unmap(a->u.container, iova, 1 << 20));
+	munmap(bar, 1 << 20);
+	stream_free(&s);
+	free(x);
+}
+
+/* A container of the first kind: type1 pins no pages for it, but reads and writes */
+TEST_F(dma, container_of_type1)
+{
+	int want = self->path ? 0 : -EACCES;
+	struct dev *d = &self->p.a;
+
+	dev_close(d);
+	d->u.container = container_open();
+	ASSERT_LE(0, d->u.container);
+	d->u.group = group_open(d->group);
+	ASSERT_LE(0, d->u.group);
+	ASSERT_EQ(0, group_set_container(d->u.group, d->u.container));
+	ASSERT_EQ(0, container_set_iommu(d->u.container, VFIO_TYPE1_IOMMU));
+	d->u.device = group_device(d->u.group, d->name);
+	ASSERT_LE(0, d->u.device);
+	ASSERT_EQ(0, dev_map(d));
+
+	ASSERT_EQ(0, container_map(d->u.container, self->guest, IOVA, GUEST));
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	EXPECT_EQ(want, dma(d, IOVA, 0, GUEST,
+			    self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(want, dma(d, IOVA, GUEST, GUEST, self->path));
+	/* Its first page stands for all of a mapping */
+	EXPECT_EQ(0, container_unmap(d->u.container, IOVA, PAGE));
+	EXPECT_GT(0, dma(d, IOVA + PAGE, 0, PAGE, self->path));
+	EXPECT_EQ(0, migrates(d, &self->p.b, 2));
+	ASSERT_EQ(0, container_map(d->u.container, self->guest, IOVA, GUEST));
+	EXPECT_EQ(want, dma(d, IOVA, 0, GUEST, self->path));
 }
 
 /* A reset, or the end of its user, ends a DMA */

@@ -1336,6 +1336,111 @@ TEST_F(migration, hostile_buffers)
 	stream_free(&s);
 }
 
+/* What is no interrupt is refused, and leaves the one that there is */
+TEST_F(migration, interrupts_with_odd_arguments)
+{
+#define TRIGGER	VFIO_IRQ_SET_ACTION_TRIGGER
+#define NONE	VFIO_IRQ_SET_DATA_NONE
+#define BOOL	VFIO_IRQ_SET_DATA_BOOL
+#define EVENTFD	VFIO_IRQ_SET_DATA_EVENTFD
+#define MSI	VFIO_PCI_MSI_IRQ_INDEX
+	static const struct {
+		__u32 argsz, flags, index, start, count;
+		__s32 data;
+		int error;
+		unsigned int rings;
+	} odd[] = {
+		/* Too small for itself, and for what it says it has */
+		{ 0, TRIGGER | NONE, MSI, 0, 1, 0, EINVAL, 0 },
+		{ 19, TRIGGER | NONE, MSI, 0, 1, 0, EINVAL, 0 },
+		{ 20, TRIGGER | BOOL, MSI, 0, 1, 1, EINVAL, 0 },
+		{ 20, TRIGGER | EVENTFD, MSI, 0, 1, -1, EINVAL, 0 },
+		{ 23, TRIGGER | EVENTFD, MSI, 0, 1, -1, EINVAL, 0 },
+		/* Interrupts that there are not */
+		{ 24, TRIGGER | NONE, MSI, 1, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, MSI, 0, 2, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, MSI, 1, ~0U, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, MSI, ~0U, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, MSI, 0, ~0U, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, MSI, 1, 0, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, VFIO_PCI_INTX_IRQ_INDEX, 0, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, VFIO_PCI_INTX_IRQ_INDEX, 0, 0, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, VFIO_PCI_MSIX_IRQ_INDEX, 0, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, VFIO_PCI_ERR_IRQ_INDEX, 0, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE, ~0U, 0, 1, 0, EINVAL, 0 },
+		/* Flags that there are not, or that do not go together */
+		{ 24, TRIGGER | NONE | 1U << 6, MSI, 0, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE | 1U << 31, MSI, 0, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER, MSI, 0, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER | NONE | BOOL, MSI, 0, 1, 1, EINVAL, 0 },
+		{ 24, TRIGGER | BOOL | EVENTFD, MSI, 0, 1, 1, EINVAL, 0 },
+		{ 24, NONE, MSI, 0, 1, 0, ENOTTY, 0 },
+		{ 24, VFIO_IRQ_SET_ACTION_MASK | NONE, MSI, 0, 1, 0, ENOTTY, 0 },
+		{ 24, VFIO_IRQ_SET_ACTION_UNMASK | NONE, MSI, 0, 1, 0, ENOTTY, 0 },
+		{ 24, TRIGGER | VFIO_IRQ_SET_ACTION_MASK | NONE, MSI, 0, 1, 0, ENOTTY, 0 },
+		/* What is no eventfd: closed, another file, another number */
+		{ 24, TRIGGER | EVENTFD, MSI, 0, 1, 1023, EBADF, 0 },
+		{ 24, TRIGGER | EVENTFD, MSI, 0, 1, 0, EINVAL, 0 },
+		{ 24, TRIGGER | EVENTFD, MSI, 0, 1, -2, EINVAL, 0 },
+		{ 24, TRIGGER | EVENTFD, MSI, 0, 0, -1, EINVAL, 0 },
+		/* And what is right: whether to raise it is in the data */
+		{ 24, TRIGGER | BOOL, MSI, 0, 1, 0, 0, 0 },
+		{ 24, TRIGGER | BOOL, MSI, 0, 0, 1, 0, 0 },
+		{ 24, TRIGGER | BOOL, MSI, 0, 1, 1, 0, 1 },
+		{ 20, TRIGGER | NONE, MSI, 0, 1, 0, 0, 1 },
+	};
+	struct {
+		struct vfio_irq_set set;
+		__s32 data;
+	} arg;
+	struct dev *d = &self->p.a;
+	eventfd_t count;
+	unsigned int i;
+	int fd, null;
+
+	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	ASSERT_LE(0, fd);
+	null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, null);
+	close(1023);
+	ASSERT_EQ(0, irq_connect(d, fd));
+	for (i = 0; i < ARRAY_SIZE(odd); i++) {
+		arg.set.argsz = odd[i].argsz;
+		arg.set.flags = odd[i].flags;
+		arg.set.index = odd[i].index;
+		arg.set.start = odd[i].start;
+		arg.set.count = odd[i].count;
+		arg.data = (odd[i].flags & EVENTFD) && !odd[i].data ? null :
+			   odd[i].data;
+		errno = 0;
+		EXPECT_EQ(odd[i].error ? -1 : 0,
+			  ioctl(d->u.device, VFIO_DEVICE_SET_IRQS, &arg)) {
+			TH_LOG("arguments %u", i);
+		}
+		EXPECT_EQ(odd[i].error, errno) {
+			TH_LOG("arguments %u", i);
+		}
+		count = 0;
+		EXPECT_EQ(odd[i].rings ? 0 : -1, eventfd_read(fd, &count)) {
+			TH_LOG("arguments %u", i);
+		}
+		EXPECT_EQ(odd[i].rings, count);
+	}
+	EXPECT_EQ(-1, ioctl(d->u.device, VFIO_DEVICE_SET_IRQS, (void *)8));
+	EXPECT_EQ(EFAULT, errno);
+	/* It is still connected */
+	ASSERT_EQ(0, irq_raise(d));
+	EXPECT_EQ(0, eventfd_read(fd, &count));
+	EXPECT_EQ(1, count);
+	close(null);
+	close(fd);
+#undef TRIGGER
+#undef NONE
+#undef BOOL
+#undef EVENTFD
+#undef MSI
+}
+
 /* What a device without the region looks like */
 TEST_F(migration, without_a_region)
 {

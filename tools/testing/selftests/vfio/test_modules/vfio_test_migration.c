@@ -10,8 +10,10 @@
 #include <linux/device.h>
 #include <linux/err.h>
 #include <linux/fs.h>
+#include <linux/gfp.h>
 #include <linux/kernel.h>
 #include <linux/miscdevice.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/sizes.h>
@@ -22,6 +24,7 @@
 #include <linux/vfio.h>
 #include <linux/vfio_migration.h>
 #include <linux/vmalloc.h>
+#include <linux/wait.h>
 
 #include "vfio_test_migration.h"
 
@@ -38,6 +41,9 @@
  * @state: the state
  * @dirty: blocks of it that are to be sent
  * @blocks: how many blocks there are
+ * @wait: for a callback that is held, and for the page that is mapped
+ * @waiters: who wait for the page
+ * @given: it is there
  * @lock: guards what follows, and @dirty
  * @faults: what each callback does
  * @made: what was called
@@ -53,6 +59,9 @@ struct test_device {
 	unsigned long *dirty;
 	unsigned int blocks;
 
+	wait_queue_head_t wait;
+	atomic_t waiters;
+	bool given;
 	spinlock_t lock;	/* guards what follows */
 	struct vfio_test_failure faults[TEST_CALLBACKS];
 	struct vfio_test_calls_made made;
@@ -79,6 +88,8 @@ static int test_called(struct test_device *t, unsigned int callback)
 	/* The library's lock is held, which this must not wait for */
 	if (reset)
 		vfio_migration_reset_done(t->m);
+	if (wait_event_killable(t->wait, !READ_ONCE(fault->hold)))
+		return -EINTR;
 
 	return ret;
 }
@@ -459,6 +470,7 @@ static int test_fault(struct test_device *t, const void __user *arg)
 	spin_lock(&t->lock);
 	t->faults[fault.callback] = fault;
 	spin_unlock(&t->lock);
+	wake_up_all(&t->wait);
 
 	return 0;
 }
@@ -493,8 +505,16 @@ static long vfio_test_ioctl(struct file *filp, unsigned int cmd,
 	struct test_device *t = filp->private_data;
 	void __user *user = (void __user *)arg;
 
-	if (cmd == VFIO_TEST_MIGRATION_CREATE)
+	switch (cmd) {
+	case VFIO_TEST_MIGRATION_CREATE:
 		return test_create(t, user);
+	case VFIO_TEST_MIGRATION_WAITERS:
+		return atomic_read(&t->waiters);
+	case VFIO_TEST_MIGRATION_GIVE:
+		WRITE_ONCE(t->given, true);
+		wake_up_all(&t->wait);
+		return 0;
+	}
 	if (!t->m)
 		return -ENXIO;
 
@@ -543,11 +563,36 @@ static ssize_t vfio_test_write(struct file *filp, const char __user *buf,
 		      -ENXIO;
 }
 
+/* As a file system of userspace's may do, or userfaultfd */
+static vm_fault_t test_page_fault(struct vm_fault *vmf)
+{
+	struct test_device *t = vmf->vma->vm_private_data;
+	int ret;
+
+	atomic_inc(&t->waiters);
+	ret = wait_event_killable(t->wait, READ_ONCE(t->given));
+	atomic_dec(&t->waiters);
+	if (ret)
+		return VM_FAULT_SIGBUS;
+	vmf->page = alloc_page(GFP_KERNEL | __GFP_ZERO);
+
+	return vmf->page ? 0 : VM_FAULT_OOM;
+}
+
+static const struct vm_operations_struct test_page_ops = {
+	.fault	= test_page_fault,
+};
+
 static int vfio_test_mmap(struct file *filp, struct vm_area_struct *vma)
 {
 	struct test_device *t = filp->private_data;
 
-	return t->m ? vfio_migration_region_mmap(t->m, vma) : -ENXIO;
+	if (t->m)
+		return vfio_migration_region_mmap(t->m, vma);
+	vma->vm_ops = &test_page_ops;
+	vma->vm_private_data = t;
+
+	return 0;
 }
 
 static int vfio_test_open(struct inode *inode, struct file *filp)
@@ -567,6 +612,7 @@ static int vfio_test_open(struct inode *inode, struct file *filp)
 		kfree(t);
 		return ret;
 	}
+	init_waitqueue_head(&t->wait);
 	spin_lock_init(&t->lock);
 	filp->private_data = t;
 

@@ -102,12 +102,14 @@ struct vfio_test_migration {
  * @after: calls that are still as they should be
  * @error: what the next ones return: a negative errno, or 0 for none
  * @reset: announce a reset of the device meanwhile
+ * @hold: do not return until this is set anew, or the caller is killed
  */
 struct vfio_test_failure {
 	__u32 callback;
 	__u32 after;
 	__s32 error;
 	__u32 reset;
+	__u32 hold;
 };
 
 /**
@@ -144,5 +146,12 @@ struct vfio_test_state {
 #define VFIO_TEST_MIGRATION_RESET_DONE	_IO('V', 0x64)
 /* Nothing is dirty any more */
 #define VFIO_TEST_MIGRATION_CLEAN	_IO('V', 0x65)
+
+/*
+ * A page of zeroes that does not come until it is given: what is mapped of a
+ * descriptor that no device was made of.  How many wait for it, and give it.
+ */
+#define VFIO_TEST_MIGRATION_WAITERS	_IO('V', 0x66)
+#define VFIO_TEST_MIGRATION_GIVE	_IO('V', 0x67)
 
 #endif /* VFIO_TEST_MIGRATION_H */
