@@ -49,6 +49,19 @@ pin_interfaces()
 	grep -v '^#' "$patches/interfaces"
 }
 
+# machine_with FOLDER MACHINE TESTS PAYLOAD: a machine in FOLDER, for LAB_MACHINES=,
+# that is like MACHINE, runs these tests alone, and has this payload
+machine_with()
+{
+	mkdir -p "$1"
+	{
+		# shellcheck disable=SC2016 # expanded where it is sourced
+		echo ". \"\$top/tools/testing/lab/machines/$2\""
+		echo 'limit=7200'
+		printf "tests='\n%s\n'\npayload='\n%s\n'\n" "$3" "$4"
+	} >"$1/$2"
+}
+
 # named_tests <LIST: a machine's list of tests with the name of each put in,
 # tab-separated: interface, time limit, modules, name, command. It is the name of
 # the program or suite, with the parameters of modules behind it, or if there are
