@@ -29,6 +29,12 @@ check-dkms: ## the modules on a stock kernel, from installing to removing
 check-upstream: ## the pinned tree's own KVM selftests, with the stack and without
 	@scripts/check upstream
 
+check-clients: ## QEMU 5.2, 7.2, 10 and 11 migrate a device, and to each other
+	@scripts/check clients
+
+vmm-check: ## which steps of a migration VMM=/path/to/program does
+	@scripts/check vmm
+
 lab-%: ## lab-<machine>: build a machine, boot it, run its tests
 	@scripts/check part $*
 
@@ -105,5 +111,5 @@ help: ## this list
 		printf "  make %-12s %s\n", n, $$2 }' Makefile
 
 .PHONY: all check list cases mutants lint bisect bench apply unapply status refresh export \
-	kernel tree clean help check-dkms check-upstream \
+	kernel tree clean help check-dkms check-upstream check-clients vmm-check \
 	dkms-install dkms-remove dkms-status deb status-page repin

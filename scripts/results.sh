@@ -86,6 +86,12 @@ units()
 					unit upstream "$u_machine" - "$name"
 				done
 			;;
+		client)
+			"$top/scripts/check-clients" list |
+				while IFS=$TAB read -r i name; do
+					unit client amd-single "$i" "$name"
+				done
+			;;
 		gate:*)
 			unit gate host - "lint: ${u_kind#gate:}"
 			;;
