@@ -578,23 +578,59 @@ int vfio_migration_region_mmap(struct vfio_migration *m,
 }
 EXPORT_SYMBOL_GPL(vfio_migration_region_mmap);
 
-static int vfm_v1_info_caps(struct vfio_migration *m,
-			    struct vfio_info_cap *caps)
+/**
+ * vfio_migration_region_size() - How big the region is
+ * @m: the migration of the device
+ *
+ * For a driver that has others answer for the region, as has one for a device of
+ * vfio-pci.  This goes for the two functions below as well.
+ *
+ * Context: Any context.
+ *
+ * Return: bytes, a multiple of PAGE_SIZE if the region can be mapped.  They do not
+ * change.
+ */
+u64 vfio_migration_region_size(const struct vfio_migration *m)
 {
-	struct vfio_region_info_cap_type type = {
-		.header.id	= VFIO_REGION_INFO_CAP_TYPE,
-		.header.version	= 1,
-		.type		= VFM_V1_REGION_TYPE,
-		.subtype	= VFM_V1_REGION_SUBTYPE,
-	};
+	return m->size;
+}
+EXPORT_SYMBOL_GPL(vfio_migration_region_size);
+
+/**
+ * vfio_migration_region_flags() - What can be done with the region
+ * @m: the migration of the device
+ *
+ * Context: Any context.
+ *
+ * Return: flags of struct vfio_region_info.  They do not change.
+ */
+u32 vfio_migration_region_flags(const struct vfio_migration *m)
+{
+	return VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE |
+	       VFIO_REGION_INFO_FLAG_CAPS |
+	       (m->mmap ? VFIO_REGION_INFO_FLAG_MMAP : 0);
+}
+EXPORT_SYMBOL_GPL(vfio_migration_region_flags);
+
+/**
+ * vfio_migration_region_add_areas() - Say which areas of the region can be mapped
+ * @m: the migration of the device
+ * @caps: the sparse mmap capability is added there
+ *
+ * Whoever answers for the region has to add that of its type as well, which is
+ * VFIO_REGION_TYPE_MIGRATION with VFIO_REGION_SUBTYPE_MIGRATION.
+ *
+ * Context: Process context.
+ *
+ * Return: 0 or -ENOMEM
+ */
+int vfio_migration_region_add_areas(const struct vfio_migration *m,
+				    struct vfio_info_cap *caps)
+{
 	struct vfio_region_info_cap_sparse_mmap *sparse;
 	struct vfio_region_sparse_mmap_area *area;
 	size_t size = struct_size(sparse, areas, 2);
 	int ret;
-
-	ret = vfio_info_add_capability(caps, &type.header, sizeof(type));
-	if (ret)
-		return ret;
 
 	sparse = kzalloc(size, GFP_KERNEL);
 	if (!sparse)
@@ -619,6 +655,7 @@ static int vfm_v1_info_caps(struct vfio_migration *m,
 
 	return ret;
 }
+EXPORT_SYMBOL_GPL(vfio_migration_region_add_areas);
 
 /**
  * vfio_migration_region_info_caps() - Say what the region is
@@ -637,15 +674,24 @@ int vfio_migration_region_info_caps(struct vfio_migration *m,
 				    struct vfio_region_info *info,
 				    struct vfio_info_cap *caps)
 {
-	info->flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE |
-		      VFIO_REGION_INFO_FLAG_CAPS;
-	if (m->mmap)
-		info->flags |= VFIO_REGION_INFO_FLAG_MMAP;
+	struct vfio_region_info_cap_type type = {
+		.header.id	= VFIO_REGION_INFO_CAP_TYPE,
+		.header.version	= 1,
+		.type		= VFM_V1_REGION_TYPE,
+		.subtype	= VFM_V1_REGION_SUBTYPE,
+	};
+	int ret;
+
+	info->flags = vfio_migration_region_flags(m);
 	info->cap_offset = 0;
 	info->size = m->size;
 	info->offset = m->params.offset;
 
-	return vfm_v1_info_caps(m, caps);
+	ret = vfio_info_add_capability(caps, &type.header, sizeof(type));
+	if (ret)
+		return ret;
+
+	return vfio_migration_region_add_areas(m, caps);
 }
 EXPORT_SYMBOL_GPL(vfio_migration_region_info_caps);
 

@@ -217,6 +217,10 @@ int vfio_migration_region_info(struct vfio_migration *m,
 int vfio_migration_region_info_caps(struct vfio_migration *m,
 				    struct vfio_region_info *info,
 				    struct vfio_info_cap *caps);
+u64 vfio_migration_region_size(const struct vfio_migration *m);
+u32 vfio_migration_region_flags(const struct vfio_migration *m);
+int vfio_migration_region_add_areas(const struct vfio_migration *m,
+				    struct vfio_info_cap *caps);
 ssize_t vfio_migration_region_read(struct vfio_migration *m,
 				   char __user *buf, size_t count, loff_t *ppos);
 ssize_t vfio_migration_region_write(struct vfio_migration *m,
