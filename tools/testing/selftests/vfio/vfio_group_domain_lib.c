@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <libgen.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,7 +103,7 @@ static bool module_is_loaded(const char *name)
 	return !access(path, F_OK);
 }
 
-static int module_load(const char *name)
+int module_load(const char *name)
 {
 	const char *path;
 	int fd, ret;
@@ -127,6 +128,11 @@ static int module_load(const char *name)
 		printf("# module %s: %s\n", name, strerror(-ret));
 
 	return ret;
+}
+
+int module_unload(const char *name)
+{
+	return syscall(SYS_delete_module, name, O_NONBLOCK) ? -errno : 0;
 }
 
 static bool module_is_for_pci(const char *name)
@@ -185,7 +191,7 @@ static int module_users(const char *name, int *count, int *holders)
 int modules_unload_and_load(void)
 {
 	bool unloaded[ARRAY_SIZE(modules)] = {};
-	int i, count, holders, ret = 0;
+	int i, count, holders, error, ret = 0;
 
 	for (i = ARRAY_SIZE(modules) - 1; i >= 0; i--) {
 		const char *name = modules[i];
@@ -206,9 +212,10 @@ int modules_unload_and_load(void)
 			}
 			continue;
 		}
-		if (syscall(SYS_delete_module, name, O_NONBLOCK)) {
-			ret = -errno;
-			printf("# module %s: %s\n", name, strerror(errno));
+		error = module_unload(name);
+		if (error) {
+			ret = error;
+			printf("# module %s: %s\n", name, strerror(-error));
 			continue;
 		}
 		unloaded[i] = true;
@@ -276,6 +283,151 @@ int panic_on_oops_set(int value)
 	close(fd);
 
 	return old;
+}
+
+/*
+ * PCI devices, by their addresses
+ */
+
+#define PCI	"/sys/bus/pci/"
+
+static void pci_path(char *path, size_t size, const char *dev, const char *file)
+{
+	snprintf(path, size, PCI "devices/%.63s/%.63s", dev, file);
+}
+
+int pci_file_write(const char *dev, const char *file, const char *text)
+{
+	char path[512];
+
+	pci_path(path, sizeof(path), dev, file);
+
+	return file_write(path, text);
+}
+
+static bool pci_file_is(const char *dev, const char *file, const char *value)
+{
+	char path[512], text[32] = "";
+	int fd;
+
+	pci_path(path, sizeof(path), dev, file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = '\0';
+	close(fd);
+
+	return !strncmp(text, value, strlen(value));
+}
+
+int pci_group(const char *dev)
+{
+	char path[512], base[64];
+	int ret;
+
+	pci_path(path, sizeof(path), dev, "iommu_group");
+	ret = link_base(path, base, sizeof(base));
+
+	return ret ? ret : atoi(base);
+}
+
+int pci_bind(const char *dev, const char *driver)
+{
+	char path[512];
+	int ret;
+
+	pci_path(path, sizeof(path), dev, "driver/unbind");
+	if (!access(path, F_OK))
+		file_write(path, dev);
+	ret = pci_file_write(dev, "driver_override", driver);
+	if (ret)
+		return ret;
+
+	return file_write(PCI "drivers_probe", dev);
+}
+
+static int edu_compare(const void *a, const void *b)
+{
+	return strcmp(a, b);
+}
+
+/*
+ * What can be reset is asked when a device is found on its bus, so the first one
+ * of several has the file for it as well.
+ */
+static enum edu_kind edu_kind(const struct pci_name *all, int n, int nr)
+{
+	char path[512];
+	int i;
+
+	for (i = 0; i < n; i++) {
+		if (i != nr && pci_group(all[i].s) == pci_group(all[nr].s))
+			return EDU_SHARES_GROUP;
+	}
+	pci_path(path, sizeof(path), all[nr].s, "reset");
+
+	return access(path, F_OK) ? EDU_ALONE : EDU_CAN_BE_RESET;
+}
+
+/* Those behind an IOMMU, in the order of their addresses; how many there are */
+int edu_find(enum edu_kind kind, struct pci_name *names, int max)
+{
+	DIR *dir = opendir(PCI "devices");
+	int n = 0, found = 0, i;
+	struct pci_name all[16];
+	struct dirent *e;
+
+	while (dir && n < (int)ARRAY_SIZE(all) && (e = readdir(dir))) {
+		if (pci_file_is(e->d_name, "vendor", "0x1234") &&
+		    pci_file_is(e->d_name, "device", "0x11e8") &&
+		    pci_group(e->d_name) >= 0)
+			snprintf(all[n++].s, sizeof(all[0].s), "%.63s",
+				 e->d_name);
+	}
+	if (dir)
+		closedir(dir);
+	qsort(all, n, sizeof(all[0]), edu_compare);
+
+	for (i = 0; i < n && found < max; i++) {
+		if (edu_kind(all, n, i) == kind)
+			names[found++] = all[i];
+	}
+
+	return found;
+}
+
+/* Those below 0x80 have 32 bits, the others 64 */
+void edu_write(void *bar, size_t reg, __u64 value)
+{
+	if (reg < EDU_DMA_SOURCE)
+		__atomic_store_n((__u32 *)(bar + reg), value, __ATOMIC_SEQ_CST);
+	else
+		__atomic_store_n((__u64 *)(bar + reg), value, __ATOMIC_SEQ_CST);
+}
+
+__u64 edu_read(void *bar, size_t reg)
+{
+	if (reg < EDU_DMA_SOURCE)
+		return __atomic_load_n((__u32 *)(bar + reg), __ATOMIC_SEQ_CST);
+
+	return __atomic_load_n((__u64 *)(bar + reg), __ATOMIC_SEQ_CST);
+}
+
+void edu_dma_start(void *bar, __u64 from, __u64 to, __u64 size, __u64 command)
+{
+	edu_write(bar, EDU_DMA_SOURCE, from);
+	edu_write(bar, EDU_DMA_DESTINATION, to);
+	edu_write(bar, EDU_DMA_COUNT, size);
+	edu_write(bar, EDU_DMA_COMMAND, command | EDU_DMA_START);
+}
+
+void edu_dma(void *bar, __u64 from, __u64 to, __u64 size, __u64 command)
+{
+	edu_dma_start(bar, from, to, size, command);
+	/* The case has a time limit */
+	while (edu_read(bar, EDU_DMA_COMMAND) & EDU_DMA_START)
+		sched_yield();
 }
 
 void close_all_but(int keep)

@@ -32,6 +32,8 @@ struct user {
 	int device;
 };
 
+int module_load(const char *name);
+int module_unload(const char *name);
 int modules_load(bool pci);
 int modules_unload_and_load(void);
 
@@ -74,6 +76,52 @@ int probe_calls(int probe, struct vfio_test_calls *calls);
 int probe_lookup(int probe, __u64 iova, __u64 *phys);
 int probe_phys(int probe, const void *vaddr, __u64 *phys);
 int probe_bench(int probe, struct vfio_test_bench *bench);
+
+/*
+ * QEMU's edu device.  docs/specs/edu.txt there: registers in BAR 0, and memory of
+ * its own.
+ */
+#define EDU_ID			0x00
+#define EDU_ID_MASK		0xffffUL
+#define EDU_ID_VALUE		0x00edUL
+#define EDU_LIVENESS		0x04
+#define EDU_FACTORIAL		0x08
+#define EDU_STATUS		0x20
+#define EDU_STATUS_COMPUTING	0x01
+#define EDU_STATUS_IRQ		0x80
+#define EDU_IRQ_STATUS		0x24
+#define EDU_IRQ_RAISE		0x60
+#define EDU_IRQ_ACKNOWLEDGE	0x64
+#define EDU_DMA_SOURCE		0x80
+#define EDU_DMA_DESTINATION	0x88
+#define EDU_DMA_COUNT		0x90
+#define EDU_DMA_COMMAND		0x98
+#define EDU_DMA_START		1UL
+#define EDU_DMA_FROM_DEVICE	2UL
+#define EDU_MEMORY		0x40000UL
+#define EDU_BAR_SIZE		0x100000UL
+
+/* PCI resets one that is alone on a bus behind a bridge */
+enum edu_kind {
+	EDU_ALONE,
+	EDU_SHARES_GROUP,
+	EDU_CAN_BE_RESET,
+};
+
+/* The address of a device */
+struct pci_name {
+	char s[64];
+};
+
+int edu_find(enum edu_kind kind, struct pci_name *names, int max);
+void edu_write(void *bar, size_t reg, __u64 value);
+__u64 edu_read(void *bar, size_t reg);
+void edu_dma_start(void *bar, __u64 from, __u64 to, __u64 size, __u64 command);
+void edu_dma(void *bar, __u64 from, __u64 to, __u64 size, __u64 command);
+
+int pci_group(const char *dev);
+int pci_bind(const char *dev, const char *driver);
+int pci_file_write(const char *dev, const char *file, const char *text);
 
 void *page_alloc(size_t size);
 void close_all_but(int keep);

@@ -10,11 +10,8 @@
  */
 
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 #include <sys/ioctl.h>
@@ -22,22 +19,6 @@
 
 #include "../kselftest_harness.h"
 #include "vfio_group_domain_lib.h"
-
-#define EDU_VENDOR	"0x1234"
-#define EDU_DEVICE	"0x11e8"
-
-/* docs/specs/edu.txt of QEMU: registers in BAR 0, and its own memory */
-#define EDU_ID			0x00
-#define EDU_ID_MASK		0xffffUL
-#define EDU_ID_VALUE		0x00edUL
-#define EDU_DMA_SOURCE		0x80
-#define EDU_DMA_DESTINATION	0x88
-#define EDU_DMA_COUNT		0x90
-#define EDU_DMA_COMMAND		0x98
-#define EDU_DMA_START		1UL
-#define EDU_DMA_FROM_DEVICE	2UL
-#define EDU_MEMORY		0x40000UL
-#define EDU_BAR_SIZE		0x100000UL
 
 #define PCI_COMMAND		0x04
 #define PCI_COMMAND_MEMORY	0x2
@@ -47,85 +28,12 @@
 #define IOVA_OUT	0x01000000ULL
 #define IOVA_IN		0x02000000ULL
 #define PAGE		4096UL
-#define PCI		"/sys/bus/pci/"
 
 /* With a debug kernel in an emulator, tables of the IOMMU take their time */
 #define TIMEOUT		120
 
-static char edu[64];		/* address of the device, empty if there is none */
-static char pair[2][64];	/* those of two that share a group, or empty */
-
-static bool file_is(const char *dev, const char *file, const char *value)
-{
-	char path[512], text[32] = "";
-	int fd;
-
-	snprintf(path, sizeof(path), PCI "devices/%s/%s", dev, file);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	if (read(fd, text, sizeof(text) - 1) < 0)
-		text[0] = '\0';
-	close(fd);
-
-	return !strncmp(text, value, strlen(value));
-}
-
-static int edu_group(const char *dev)
-{
-	char path[512], base[64];
-	int ret;
-
-	snprintf(path, sizeof(path), PCI "devices/%s/iommu_group", dev);
-	ret = link_base(path, base, sizeof(base));
-
-	return ret ? ret : atoi(base);
-}
-
-/* All on conventional PCI are on one bus, and so in one group */
-static void edu_find(void)
-{
-	DIR *dir = opendir(PCI "devices");
-	char name[3][64];
-	struct dirent *e;
-	int n = 0, i, j;
-
-	while (dir && n < 3 && (e = readdir(dir))) {
-		if (file_is(e->d_name, "vendor", EDU_VENDOR) &&
-		    file_is(e->d_name, "device", EDU_DEVICE))
-			snprintf(name[n++], sizeof(name[0]), "%.63s",
-				 e->d_name);
-	}
-	if (dir)
-		closedir(dir);
-
-	for (i = 0; i < n; i++) {
-		for (j = 0; j < n; j++) {
-			if (i != j && edu_group(name[i]) == edu_group(name[j]))
-				break;
-		}
-		if (j == n)
-			strcpy(edu, name[i]);
-		else
-			strcpy(pair[pair[0][0] ? 1 : 0], name[i]);
-	}
-}
-
-static int edu_bind(const char *dev, const char *driver)
-{
-	char path[256];
-	int ret;
-
-	snprintf(path, sizeof(path), PCI "devices/%s/driver/unbind", dev);
-	if (!access(path, F_OK))
-		file_write(path, dev);
-	snprintf(path, sizeof(path), PCI "devices/%s/driver_override", dev);
-	ret = file_write(path, driver);
-	if (ret)
-		return ret;
-
-	return file_write(PCI "drivers_probe", dev);
-}
+static struct pci_name edu;
+static struct pci_name pair[2];	/* two that share a group, or empty */
 
 FIXTURE(pci)
 {
@@ -139,7 +47,7 @@ FIXTURE(pci)
 
 FIXTURE_SETUP(pci)
 {
-	self->group = edu_group(edu);
+	self->group = pci_group(edu.s);
 	ASSERT_LE(0, self->group);
 	self->iommu = iommu_open();
 	ASSERT_LE(0, self->iommu);
@@ -150,8 +58,8 @@ FIXTURE_SETUP(pci)
 	ASSERT_NE(NULL, self->page);
 	ASSERT_EQ(0, probe_phys(self->probe, self->page, &self->phys));
 
-	ASSERT_EQ(0, edu_bind(edu, "vfio-pci"));
-	ASSERT_EQ(0, user_open(&self->u, self->group, edu));
+	ASSERT_EQ(0, pci_bind(edu.s, "vfio-pci"));
+	ASSERT_EQ(0, user_open(&self->u, self->group, edu.s));
 }
 
 FIXTURE_TEARDOWN(pci)
@@ -159,7 +67,7 @@ FIXTURE_TEARDOWN(pci)
 	struct vfio_test_stats stats;
 
 	close_all_but(self->iommu);
-	EXPECT_EQ(0, edu_bind(edu, "\n"));
+	EXPECT_EQ(0, pci_bind(edu.s, "\n"));
 	ASSERT_EQ(0, devices_remove_all(self->iommu));
 	ASSERT_EQ(0, iommu_stats(self->iommu, &stats));
 	EXPECT_EQ(0, stats.devices);
@@ -171,7 +79,7 @@ TEST_F_TIMEOUT(pci, domain_is_the_attached_one, TIMEOUT)
 {
 	struct vfio_test_domain answer;
 
-	ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, edu));
+	ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, edu.s));
 	ASSERT_EQ(0, probe_domain(self->probe, &answer));
 	EXPECT_EQ(0, answer.error);
 	EXPECT_EQ(0, answer.is_null);
@@ -182,7 +90,7 @@ TEST_F_TIMEOUT(pci, mapping_of_container_is_in_domain, TIMEOUT)
 {
 	__u64 phys;
 
-	ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, edu));
+	ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, edu.s));
 	ASSERT_EQ(0, probe_lookup(self->probe, IOVA_IN, &phys));
 	EXPECT_EQ(0, phys);
 	ASSERT_EQ(0, container_map(self->u.container, self->page, IOVA_IN, PAGE));
@@ -210,7 +118,7 @@ TEST_F_TIMEOUT(pci, mediated_device_beside_it_gets_another_domain, TIMEOUT)
 	EXPECT_NE(0, info.domain);
 	EXPECT_EQ(info.domain, iommu_domain(self->iommu, parent, info.pasid));
 
-	ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, edu));
+	ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, edu.s));
 	ASSERT_EQ(0, probe_domain(self->probe, &answer));
 	EXPECT_EQ(0, answer.error);
 	EXPECT_EQ(0, answer.domain);
@@ -226,18 +134,18 @@ TEST_F_TIMEOUT(pci, devices_of_one_group_share_its_domain, TIMEOUT)
 	struct user u;
 	__u64 phys;
 
-	ASSERT_NE(0, pair[1][0]);
+	ASSERT_NE(0, pair[1].s[0]);
 	for (i = 0; i < 2; i++)
-		ASSERT_EQ(0, edu_bind(pair[i], "vfio-pci"));
-	ASSERT_EQ(0, user_join(&u, self->u.container, edu_group(pair[0]), NULL));
+		ASSERT_EQ(0, pci_bind(pair[i].s, "vfio-pci"));
+	ASSERT_EQ(0, user_join(&u, self->u.container, pci_group(pair[0].s), NULL));
 	ASSERT_EQ(0, container_map(self->u.container, self->page, IOVA_IN, PAGE));
 
 	for (i = 0; i < 2; i++) {
-		device[i] = group_device(u.group, pair[i]);
+		device[i] = group_device(u.group, pair[i].s);
 		ASSERT_LE(0, device[i]);
 	}
 	for (i = 0; i < 2; i++) {
-		ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, pair[i]));
+		ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, pair[i].s));
 		ASSERT_EQ(0, probe_domain(self->probe, &answer));
 		EXPECT_EQ(0, answer.error);
 		EXPECT_EQ(1, answer.is_attached);
@@ -252,28 +160,7 @@ TEST_F_TIMEOUT(pci, devices_of_one_group_share_its_domain, TIMEOUT)
 
 	user_close(&u);
 	for (i = 0; i < 2; i++)
-		EXPECT_EQ(0, edu_bind(pair[i], "\n"));
-}
-
-static void edu_write(void *bar, size_t reg, __u64 value)
-{
-	__atomic_store_n((__u64 *)(bar + reg), value, __ATOMIC_SEQ_CST);
-}
-
-static __u64 edu_read(void *bar, size_t reg)
-{
-	return __atomic_load_n((__u64 *)(bar + reg), __ATOMIC_SEQ_CST);
-}
-
-static void edu_dma(void *bar, __u64 from, __u64 to, __u64 size, __u64 command)
-{
-	edu_write(bar, EDU_DMA_SOURCE, from);
-	edu_write(bar, EDU_DMA_DESTINATION, to);
-	edu_write(bar, EDU_DMA_COUNT, size);
-	edu_write(bar, EDU_DMA_COMMAND, command | EDU_DMA_START);
-	/* The case has a time limit */
-	while (edu_read(bar, EDU_DMA_COMMAND) & EDU_DMA_START)
-		sched_yield();
+		EXPECT_EQ(0, pci_bind(pair[i].s, "\n"));
 }
 
 /* Memory, to the device, to other memory: by IOVAs that the domain has */
@@ -310,7 +197,7 @@ TEST_F_TIMEOUT(pci, dma_goes_where_the_domain_says, TIMEOUT)
 	ASSERT_EQ(0, probe_phys(self->probe, in, &phys_in));
 	ASSERT_EQ(0, container_map(self->u.container, self->page, IOVA_OUT, PAGE));
 	ASSERT_EQ(0, container_map(self->u.container, in, IOVA_IN, PAGE));
-	ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, edu));
+	ASSERT_EQ(0, probe_hold(self->probe, VFIO_TEST_BUS_PCI, edu.s));
 	ASSERT_EQ(0, probe_lookup(self->probe, IOVA_OUT, &phys));
 	EXPECT_EQ(self->phys, phys);
 	ASSERT_EQ(0, probe_lookup(self->probe, IOVA_IN, &phys));
@@ -341,7 +228,7 @@ FIXTURE_TEARDOWN(references)
 {
 }
 
-TEST_F(references, modules_can_be_removed)
+TEST_F_TIMEOUT(references, modules_can_be_removed, TIMEOUT)
 {
 	EXPECT_EQ(0, modules_unload_and_load());
 }
@@ -350,11 +237,9 @@ int main(int argc, char **argv)
 {
 	int ret;
 
-	edu_find();
-	if (!edu[0])
-		ksft_exit_skip("the machine has no edu device\n");
-	if (edu_group(edu) < 0)
-		ksft_exit_skip("no IOMMU translates the edu device\n");
+	if (!edu_find(EDU_ALONE, &edu, 1))
+		ksft_exit_skip("the machine has no edu device behind an IOMMU\n");
+	edu_find(EDU_SHARES_GROUP, pair, ARRAY_SIZE(pair));
 
 	ret = modules_load(true);
 	if (ret)
