@@ -836,17 +836,11 @@ TEST_F(pci, device_without_extension_is_as_ever)
  * The device is taken away
  */
 
-struct removal {
-	const char *file;
-	const char *text;
-	int error;
-};
-
-static void *removal_thread(void *arg)
+static void *unbind_thread(void *arg)
 {
-	struct removal *r = arg;
+	int *error = arg;
 
-	r->error = pci_file_write(names[0].s, r->file, r->text);
+	*error = pci_file_write(names[0].s, "driver/unbind", names[0].s);
 
 	return NULL;
 }
@@ -866,47 +860,36 @@ static int request_connect(const struct dev *d, int eventfd)
 }
 
 /* It waits for the user, for whom all goes on, and then nothing is left */
-TEST_F(pci, removed_while_open)
+TEST_F(pci, unbound_while_open)
 {
-	struct removal ways[] = {
-		{ "driver/unbind", names[0].s, 0 },
-		{ "remove", "1", 0 },
-	};
 	struct edu *a = &self->a;
 	struct pollfd request = { .events = POLLIN };
 	pthread_t thread;
-	unsigned int i;
+	int fd, error;
 	char buf[9];
-	int fd;
 
-	for (i = 0; i < ARRAY_SIZE(ways); i++) {
-		TH_LOG("%s", ways[i].file);
-		request.fd = eventfd(0, EFD_CLOEXEC);
-		ASSERT_LE(0, request.fd);
-		ASSERT_EQ(0, request_connect(&a->d, request.fd));
-		ASSERT_EQ(0, v2_set(&a->d, V2_SAVING, &fd));
-		ASSERT_EQ(0, pthread_create(&thread, NULL, removal_thread,
-					    &ways[i]));
-		ASSERT_EQ(1, poll(&request, 1, WAIT_MS));
-		EXPECT_EQ(-EAGAIN, dev_reset(&a->d));
-		EXPECT_EQ(9, v2_read(fd, buf, 9));
-		ASSERT_EQ(0, v2_go(&a->d, V2_RUNNING));
-		close(fd);
-		EXPECT_EQ(0, edu_migrates(a, &self->b, 1 + i));
-		ASSERT_EQ(0, state_set(&self->b.d, RUNNING));
-		EXPECT_EQ(-EAGAIN, module_unload(MODULE));
+	request.fd = eventfd(0, EFD_CLOEXEC);
+	ASSERT_LE(0, request.fd);
+	ASSERT_EQ(0, request_connect(&a->d, request.fd));
+	ASSERT_EQ(0, v2_set(&a->d, V2_SAVING, &fd));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, unbind_thread, &error));
+	ASSERT_EQ(1, poll(&request, 1, WAIT_MS));
+	EXPECT_EQ(-EAGAIN, dev_reset(&a->d));
+	EXPECT_EQ(9, v2_read(fd, buf, 9));
+	ASSERT_EQ(0, v2_go(&a->d, V2_RUNNING));
+	close(fd);
+	EXPECT_EQ(0, edu_migrates(a, &self->b, 1));
+	ASSERT_EQ(0, state_set(&self->b.d, RUNNING));
+	EXPECT_EQ(-EAGAIN, module_unload(MODULE));
 
-		edu_close(a);
-		ASSERT_EQ(0, pthread_join(thread, NULL));
-		EXPECT_EQ(0, ways[i].error);
-		close(request.fd);
-		EXPECT_EQ(-ENOENT, debug_get(&a->d, "state"));
-		if (i)
-			ASSERT_EQ(0, file_write("/sys/bus/pci/rescan", "1"));
-		ASSERT_EQ(0, edu_take(a, names[0].s));
-		ASSERT_EQ(0, edu_open(a));
-		EXPECT_EQ(0, edu_migrates(&self->b, a, 3 + i));
-	}
+	edu_close(a);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, error);
+	close(request.fd);
+	EXPECT_EQ(-ENOENT, debug_get(&a->d, "state"));
+	ASSERT_EQ(0, edu_take(a, names[0].s));
+	ASSERT_EQ(0, edu_open(a));
+	EXPECT_EQ(0, edu_migrates(&self->b, a, 3));
 }
 
 /* The last fixture: what all cases together have left behind */
