@@ -16,6 +16,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -439,6 +440,16 @@ static void access_page(const struct dev *d, int stream, __u64 at, int absent,
 	_exit(!write && all_zero(page, PAGE) ? 2 : 0);
 }
 
+/* Does a program get so far that it waits for its page? */
+static bool waits_for_page(int absent, pid_t pid)
+{
+	while (!ioctl(absent, VFIO_TEST_MIGRATION_WAITERS))
+		if (waitpid(pid, NULL, WNOHANG))
+			return false;
+
+	return true;
+}
+
 /*
  * A program that lets the kernel wait for a page does not keep others from the
  * device: they look at it, open it and close it meanwhile.
@@ -475,10 +486,7 @@ TEST_F(fault, nobody_waits_for_a_page)
 		ASSERT_LE(0, one);
 		if (!one)
 			access_page(d, stream, at, absent, write);
-		while (!ioctl(absent, VFIO_TEST_MIGRATION_WAITERS) &&
-		       !waitpid(one, NULL, WNOHANG))
-			sched_yield();
-		ASSERT_EQ(1, ioctl(absent, VFIO_TEST_MIGRATION_WAITERS));
+		ASSERT_EQ(true, waits_for_page(absent, one));
 
 		other = fork();
 		ASSERT_LE(0, other);
@@ -503,6 +511,104 @@ TEST_F(fault, nobody_waits_for_a_page)
 		ASSERT_EQ(0, dev_reset(d));
 		ASSERT_EQ(0, scratch_fill(d, 1));
 	}
+}
+
+/* What is accessed goes on behind the page that had to be waited for */
+TEST_F(fault, page_in_the_middle_does_not_come)
+{
+	unsigned int how;
+	struct chunk c;
+
+	for (how = 0; how < 2; how++) {
+		struct dev *d = how ? &self->p.b : &self->p.a;
+		char *map = d->map + window_offset(d);
+		__u64 at = window_offset(d);
+		int absent, status;
+		char *pages;
+		pid_t one;
+
+		TH_LOG("way %u", how);
+		absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
+		ASSERT_LE(0, absent);
+		if (!how) {
+			ASSERT_EQ(0, state_set(d, STOP_COPY));
+			ASSERT_EQ(1, chunk_next(d, &c));
+			ASSERT_EQ(1, chunk_next(d, &c));
+			ASSERT_LE(3 * PAGE, c.size);
+			at = c.offset;
+			map = d->map + at;
+		} else {
+			ASSERT_EQ(0, state_set(d, RESUMING));
+			memset(map, 0xff, 3 * PAGE);
+		}
+		one = fork();
+		ASSERT_LE(0, one);
+		if (!one) {
+			pages = page_alloc(3 * PAGE);
+			if (!pages || mmap(pages + PAGE, PAGE,
+					   PROT_READ | PROT_WRITE,
+					   MAP_SHARED | MAP_FIXED, absent,
+					   0) == MAP_FAILED)
+				_exit(3);
+			memset(pages, 0x5a, PAGE);
+			memset(pages + 2 * PAGE, 0xa5, PAGE);
+			if (how)
+				_exit(poke(d, at, pages, 3 * PAGE) != 3 * PAGE);
+			if (peek(d, at, pages, 3 * PAGE) != 3 * PAGE)
+				_exit(1);
+			_exit(memcmp(pages, map, 3 * PAGE) ? 2 : 0);
+		}
+		ASSERT_EQ(true, waits_for_page(absent, one));
+		EXPECT_EQ(0, ioctl(absent, VFIO_TEST_MIGRATION_GIVE));
+		ASSERT_EQ(one, waitpid(one, &status, 0));
+		EXPECT_EQ(0, status);
+		if (how) {
+			EXPECT_EQ(0x5a, map[0]);
+			EXPECT_EQ(0, memcmp(map, map + 1, PAGE - 1));
+			EXPECT_EQ(true, all_zero(map + PAGE, PAGE));
+			EXPECT_EQ((char)0xa5, map[2 * PAGE]);
+		}
+		close(absent);
+		ASSERT_EQ(0, dev_reset(d));
+		ASSERT_EQ(0, scratch_fill(d, 1));
+	}
+}
+
+/* A session that ends while a page of the stream is waited for is over */
+TEST_F(fault, session_ends_while_a_page_does_not_come)
+{
+	unsigned int how;
+
+	for (how = 0; how < 2; how++) {
+		struct dev *d = how ? &self->p.b : &self->p.a;
+		int absent, stream, status;
+		pid_t one;
+		char *page;
+
+		TH_LOG("way %u", how);
+		absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
+		ASSERT_LE(0, absent);
+		ASSERT_EQ(0, v2_set(d, how ? V2_RESUMING : V2_SAVING, &stream));
+		one = fork();
+		ASSERT_LE(0, one);
+		if (!one) {
+			page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				    MAP_SHARED, absent, 0);
+			if (page == MAP_FAILED)
+				_exit(3);
+			_exit((how ? v2_write(stream, page, PAGE) :
+			       v2_read(stream, page, PAGE)) != -ENODEV);
+		}
+		ASSERT_EQ(true, waits_for_page(absent, one));
+		ASSERT_EQ(0, dev_reset(d));
+		EXPECT_EQ(0, ioctl(absent, VFIO_TEST_MIGRATION_GIVE));
+		ASSERT_EQ(one, waitpid(one, &status, 0));
+		EXPECT_EQ(0, status);
+		close(stream);
+		close(absent);
+		ASSERT_EQ(0, scratch_fill(d, 1));
+	}
+	EXPECT_EQ(0, migrates(&self->p.a, &self->p.b, 4));
 }
 
 static long long number_get(const char *path)
@@ -547,6 +653,63 @@ TEST_F(fault, work_can_be_confined)
 			 (1UL << sysconf(_SC_NPROCESSORS_CONF)) - 1);
 		EXPECT_EQ(0, file_write(path, text));
 	}
+}
+
+#define TRACEFS		"/sys/kernel/tracing/"
+
+/* On which processor a worker began with @function, -1 if none did */
+static int worked_on(const char *function)
+{
+	FILE *f = fopen(TRACEFS "trace", "re");
+	char line[512], *at;
+	int cpu = -1;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		at = strchr(line, '[');
+		if (line[0] != '#' && at && strstr(line, function))
+			cpu = atoi(at + 1);
+	}
+	if (f)
+		fclose(f);
+
+	return cpu;
+}
+
+/* Of two processors the one that the knob says, wherever the user is */
+TEST_F(fault, dma_is_done_where_it_may_be)
+{
+	static const char mask[] =
+		"/sys/devices/virtual/workqueue/mscratch/cpumask";
+	static const char event[] =
+		TRACEFS "events/workqueue/workqueue_execute_start/enable";
+	char *guest = page_alloc(SCRATCH), text[24];
+	struct dev *d = &self->p.a;
+	cpu_set_t before, set;
+	unsigned int i;
+	int fd;
+
+	ASSERT_NE(NULL, guest);
+	ASSERT_EQ(0, container_map(d->u.container, guest, IOVA, SCRATCH));
+	ASSERT_EQ(0, sched_getaffinity(0, sizeof(before), &before));
+	mount("tracefs", TRACEFS, "tracefs", 0, NULL);
+	ASSERT_EQ(0, file_write(event, "1"));
+	for (i = 0; i < 10; i++) {
+		CPU_ZERO(&set);
+		CPU_SET(~i & 1, &set);
+		ASSERT_EQ(0, sched_setaffinity(0, sizeof(set), &set));
+		ASSERT_EQ(0, file_write(mask, i & 1 ? "2" : "1"));
+		fd = open(TRACEFS "trace", O_WRONLY | O_TRUNC | O_CLOEXEC);
+		ASSERT_LE(0, fd);
+		close(fd);
+		ASSERT_EQ(0, dma(d, IOVA, 0, PAGE, MSCRATCH_DMA_TO_GUEST));
+		EXPECT_EQ((int)(i & 1), worked_on("mscratch_dma_work"));
+	}
+	ASSERT_EQ(0, file_write(event, "0"));
+	snprintf(text, sizeof(text), "%lx",
+		 (1UL << sysconf(_SC_NPROCESSORS_CONF)) - 1);
+	EXPECT_EQ(0, file_write(mask, text));
+	ASSERT_EQ(0, sched_setaffinity(0, sizeof(before), &before));
+	ASSERT_EQ(0, container_unmap(d->u.container, IOVA, SCRATCH));
 }
 
 static double now(void)
