@@ -14,6 +14,7 @@
 #include <linux/kref.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/uaccess.h>
@@ -339,6 +340,8 @@ static inline int vfm_callback_failed(struct vfio_migration *m, int error)
  * userfaultfd for one, keeps nobody but the one who wants to access it: he gives
  * the lock back and gets the page by vfm_fault_in_writeable() or _readable().
  * Both return the number of bytes, which is 0 if the first page is not there.
+ * At most 1 MiB is taken in at once: of what is not there the kernel clears the
+ * rest of the buffer, each time.
  */
 static inline size_t vfm_copy_to_user(void __user *to, const void *from,
 				      size_t len)
@@ -357,6 +360,7 @@ static inline size_t vfm_copy_from_user(void *to, const void __user *from,
 {
 	size_t left;
 
+	len = min_t(size_t, len, SZ_1M);
 	pagefault_disable();
 	left = copy_from_user(to, from, len);
 	pagefault_enable();

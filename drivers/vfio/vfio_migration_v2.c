@@ -136,7 +136,8 @@ static ssize_t vfm_v2_read(struct file *filp, char __user *buf, size_t count,
 		vfm_unlock(m);
 		if (ret <= 0)
 			break;
-		if (!n && vfm_fault_in_writeable(buf + done, count - done)) {
+		/* It is written to, so no more than what is read next */
+		if (!n && vfm_fault_in_writeable(buf + done, 1)) {
 			ret = -EFAULT;
 			break;
 		}

@@ -71,6 +71,7 @@ struct edu {
 	struct vfio_migration *m;
 	struct vfio_migration_section section;
 	struct edu_state loaded;
+	atomic_t resets;	/* by PCI, so far */
 };
 
 static int open_error;
@@ -83,12 +84,12 @@ MODULE_PARM_DESC(mmap, "the region can be mapped");
 
 static bool edu_busy(struct edu *edu)
 {
-	u16 cmd = vfio_pci_memory_lock_and_enable(edu->vdev);
+	bool enabled = vfio_pci_memory_get(edu->vdev);
 	bool busy;
 
 	busy = (readl(edu->bar + EDU_STATUS) & EDU_STATUS_COMPUTING) ||
 	       (readq(edu->bar + EDU_DMA_COMMAND) & EDU_DMA_RUN);
-	vfio_pci_memory_unlock_and_restore(edu->vdev, cmd);
+	vfio_pci_memory_put(edu->vdev, enabled);
 
 	return busy;
 }
@@ -117,7 +118,7 @@ static int edu_save(void *data, u64 pos, void *buf, size_t len)
 {
 	struct edu *edu = data;
 	struct edu_state *state = buf;
-	u16 cmd = vfio_pci_memory_lock_and_enable(edu->vdev);
+	bool enabled = vfio_pci_memory_get(edu->vdev);
 
 	state->liveness = cpu_to_le32(readl(edu->bar + EDU_LIVENESS));
 	state->factorial = cpu_to_le32(readl(edu->bar + EDU_FACTORIAL));
@@ -127,7 +128,7 @@ static int edu_save(void *data, u64 pos, void *buf, size_t len)
 	state->dma_destination =
 		cpu_to_le64(readq(edu->bar + EDU_DMA_DESTINATION));
 	state->dma_count = cpu_to_le64(readq(edu->bar + EDU_DMA_COUNT));
-	vfio_pci_memory_unlock_and_restore(edu->vdev, cmd);
+	vfio_pci_memory_put(edu->vdev, enabled);
 
 	return 0;
 }
@@ -218,27 +219,31 @@ static int edu_write(struct edu *edu, const struct edu_state *state, u32 value)
 	return 0;
 }
 
-static int edu_put(struct edu *edu, const struct edu_state *state)
+/* Not if the device has been reset since there were @resets of them */
+static int edu_put(struct edu *edu, const struct edu_state *state, int resets)
 {
 	int value = edu_factorial_of(le32_to_cpu(state->factorial));
-	u16 cmd;
+	bool enabled;
 	int ret;
 
 	if (value < 0 || (le32_to_cpu(state->status) & ~EDU_STATUS_IRQ))
 		return -EINVAL;
 
-	cmd = vfio_pci_memory_lock_and_enable(edu->vdev);
-	ret = edu_write(edu, state, value);
-	vfio_pci_memory_unlock_and_restore(edu->vdev, cmd);
+	enabled = vfio_pci_memory_get(edu->vdev);
+	if (atomic_read(&edu->resets) != resets)
+		ret = -EAGAIN;
+	else
+		ret = edu_write(edu, state, value) ? VFIO_MIGRATION_LOST : 0;
+	vfio_pci_memory_put(edu->vdev, enabled);
 
-	return ret ? VFIO_MIGRATION_LOST : 0;
+	return ret;
 }
 
 static int edu_loaded(void *data)
 {
 	struct edu *edu = data;
 
-	return edu_put(edu, &edu->loaded);
+	return edu_put(edu, &edu->loaded, atomic_read(&edu->resets));
 }
 
 /* A reset by PCI leaves the registers of this device as they are */
@@ -247,7 +252,8 @@ static void edu_reset(void *data)
 	static const struct edu_state power_on;
 	struct edu *edu = data;
 
-	if (edu_stop(edu) || edu_put(edu, &power_on))
+	if (edu_stop(edu) ||
+	    edu_put(edu, &power_on, atomic_read(&edu->resets)))
 		pci_err(edu->pdev, "it does not answer any more\n");
 }
 
@@ -276,7 +282,7 @@ static void *edu_open(struct vfio_pci_device *vdev, struct pci_dev *pdev,
 	struct edu *edu;
 	int ret;
 
-	if (open_error)
+	if (open_error < 0 && open_error >= -MAX_ERRNO)
 		return ERR_PTR(open_error);
 
 	edu = kzalloc(sizeof(*edu), GFP_KERNEL);
@@ -361,6 +367,7 @@ static void edu_reset_done(void *data)
 {
 	struct edu *edu = data;
 
+	atomic_inc(&edu->resets);
 	vfio_migration_reset_done(edu->m);
 }
 
