@@ -67,17 +67,23 @@ begin()
 # tree: the pinned tree with the stack, in build/linux. It belongs to this tool:
 # what a killed run left half done is put right without asking, and fetched anew
 # if it cannot be. Edits made in it are the user's: apply refuses to lose them. When
-# the pin has moved to another release, all that was built of the old one goes: files
-# of the new one may be older than its objects.
+# the pin has moved to another release, the old tree is put aside, since there may be
+# edits in it that no patch knows, and what was built of it goes first: files of the
+# new one may be older than those objects.
 tree()
 {
 	if [ -f "$build/linux/Makefile" ] &&
 		[ "$(tree_version "$build/linux")" != "$(pin_value version)" ]; then
 		[ ! -d "$build/linux/.virtquilt" ] ||
 			scripts/stack unapply "$build/linux" >"$build/log/apply.log"
-		rm -rf "$build/linux"
-		find "$build" -mindepth 2 -maxdepth 2 -name lab-record -printf '%h\n' |
+		find "$build" -mindepth 2 -maxdepth 2 -name .config-key -printf '%h\n' |
 			xargs -r rm -rf --
+		tree_aside=$build/linux-$(tree_version "$build/linux")
+		while [ -e "$tree_aside" ]; do
+			tree_aside=$tree_aside+
+		done
+		mv "$build/linux" "$tree_aside"
+		echo "the tree of the last release is $tree_aside now: remove it if there is nothing of yours in it"
 	fi
 	if [ -d "$build/linux" ] &&
 		[ "$(cat "$build/linux/.virtquilt/state" 2>/dev/null)" != applied ]; then

@@ -51,6 +51,8 @@ repin()
 		[ ! -f "$copy/$f" ] || cmp -s "$copy/$f" "$top/$f" ||
 			printf '%s\t%s\n' "$top/$f" "$copy/$f"
 	done >"$scratch/replace"
+	# The last chance to see an edit
+	check_committed
 	replace_files
 	tell_moved
 }
@@ -105,7 +107,9 @@ check_committed()
 {
 	[ -e "$top/.git" ] || return 0
 	dirty=$(project_git status --porcelain -- "patches/$PIN" \
-		Documentation/status.md | sed -n '1s/^...//p')
+		Documentation/status.md) ||
+		die "git cannot tell whether there are edits in patches/$PIN (above): mend that, then try again"
+	dirty=$(echo "$dirty" | sed -n '1s/^...//p')
 	[ -z "$dirty" ] ||
 		die "$dirty has changes that are not committed, and the move would write on top of them: commit them, or put them aside with 'git stash', then try again"
 }

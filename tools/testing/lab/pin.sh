@@ -37,6 +37,7 @@ pin_tests()
 
 if [ -f "$patches/lab" ] || grep -qs "	none	" "$patches/interfaces"; then
 	tests=$(pin_tests "$tests")
+	client_tests=$(pin_tests "${client_tests:-}")
 	count_benches=$(pin_tests "${count_benches:-}")
 	time_benches=$(pin_tests "${time_benches:-}")
 fi
