@@ -25,8 +25,8 @@
  * 16550 at that physical address that the kernel has no driver for; and
  * lab.shell for a shell on the console in place of the tests; and
  * lab.taint=MASK, the bits of /proc/sys/kernel/tainted that the machine's own
- * modules explain; and lab.rounds for an emulator that loses interrupts; and
- * lab.clocksource=NAME for tests that must not begin before the kernel has it.
+ * modules explain; and lab.clocksource=NAME for tests that must not begin before
+ * the kernel has it.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -35,7 +35,6 @@
 #include <ftw.h>
 #include <poll.h>
 #include <regex.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -59,8 +58,6 @@
 #define REAP_MS		5000
 /* Modules built outside the tree, as those of the tests are: TAINT_OOT_MODULE. */
 #define TAINT_DEFAULT	4096
-/* How long go_round() waits between two rounds, in milliseconds */
-#define ROUND_MS	200
 
 static FILE *channel;
 static int kmsg = -1;
@@ -438,8 +435,8 @@ static void end_process(pid_t pid)
 }
 
 /*
- * End what a test left behind: every process but this one, go_round()'s and the
- * kernel's threads, which belong to session 0. Returns how many there were.
+ * End what a test left behind: every process but this one and the kernel's threads,
+ * which belong to session 0. Returns how many there were.
  */
 static int end_leftovers(void)
 {
@@ -840,36 +837,6 @@ static void raw_channel(const char *device)
 }
 
 /*
- * A process on each processor that visits the others now and then. QEMU's TCG changes
- * the word of a processor's pending interrupts in VMRUN and #VMEXIT without the lock
- * that its other threads hold, and so loses one now and then. If that was the local
- * timer's, which Linux sets for one interrupt at a time, nothing on that processor
- * wakes up any more. The interrupt that brings a visitor also delivers the one that was
- * lost. A visitor does not sleep before it is back, or it could be caught as well. They
- * stay in session 0 and count as the machine's.
- */
-static void go_round(void)
-{
-	const struct timespec stay = { 0, ROUND_MS * 1000000L };
-	int n = sysconf(_SC_NPROCESSORS_ONLN);
-	cpu_set_t set;
-	int i, j;
-
-	for (i = 0; i < n; i++) {
-		if (fork())
-			continue;
-		for (;;) {
-			for (j = 1; j <= n; j++) {
-				CPU_ZERO(&set);
-				CPU_SET((i + j) % n, &set);
-				sched_setaffinity(0, sizeof(set), &set);
-			}
-			nanosleep(&stay, NULL);
-		}
-	}
-}
-
-/*
  * The kernel takes a clocksource when it has measured its rate to the end. KVM keeps
  * the TSC's rate that it was loaded with where the processor does not say that this
  * is constant, and what was measured early may be too far from it for any vCPU.
@@ -925,8 +892,6 @@ int main(void)
 		power_off();
 	}
 
-	if (boot_option("lab.rounds"))
-		go_round();
 	device = boot_option("lab.channel");
 	if (device && !strncmp(device, "uart:", 5))
 		uart_channel(device + 5);
