@@ -9,7 +9,8 @@
  * whatever way, and to end with status 0 if that has worked, with another one if
  * not.  What it leaves running is ended.  In the environment, GUEST is the guest of
  * vfio_migration_region_qemu_test, a ROM in the place of a PC's BIOS.  The second
- * time FROM fails to save, the third time TO fails to load.
+ * time FROM fails to save, the third time TO fails to load.  If it does not come to
+ * its end the first time, that was the last one.
  *
  * What the program does is seen by what it asks the kernel for, and by the
  * tracepoints of the migration library: it need not know that it is looked at.
@@ -19,6 +20,8 @@
  */
 
 #define _GNU_SOURCE
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -36,6 +39,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <linux/kvm.h>
 
 #include "../kselftest.h"
 #include "vfio_migration_region_guest.h"
@@ -49,8 +53,12 @@
 #define ROM		"/tmp/vfio_migration_vmm_guest.bin"
 #define LOG_FILE	"/tmp/vfio_migration_vmm.log.%u"
 
-/* Seconds for the program, and for its guest to run behind it, on a busy host */
+/* Seconds for the program and for its guest to run behind it, on a busy host */
 #define LIMIT		300
+
+/* The same from when a client of our own has made this file, and does nothing more */
+#define HANG_LIMIT	2
+#define HANG_FILE	"/tmp/vfio_migration_vmm.hangs"
 
 /* The guest, see the header */
 asm(".pushsection .rodata\n"
@@ -82,6 +90,7 @@ enum item {
 	WROTE_ALL,
 	LOAD_ENDED,
 	RUNS,
+	RUNS_ONCE,
 	NOT_REFUSED,
 	SAYS_YES,
 	SAVE_SAYS_NO,
@@ -107,6 +116,7 @@ static const char * const texts[ITEMS] = {
 	[WROTE_ALL] = "destination: writes all that was read",
 	[LOAD_ENDED] = "destination: ends loading, and the device takes it",
 	[RUNS] = "destination: lets the device run",
+	[RUNS_ONCE] = "source: does not let the device run again behind that",
 	[NOT_REFUSED] = "both: ask for no state, and for nothing else, that is refused",
 	[SAYS_YES] = "the program says that it has worked",
 	[SAVE_SAYS_NO] = "a device that fails to save: the program says so",
@@ -116,8 +126,13 @@ static const char * const texts[ITEMS] = {
 	[LOAD_GOES_ON] = "a device that fails to load: the other one runs again at the source",
 };
 
-/* Why it is not so, "" if it is */
+/*
+ * Why it is not so, "" if it is.  Until something is known it is not: a program that
+ * does nothing does nothing right.
+ */
 static char missing[ITEMS][160];
+
+#define NOT_REACHED	"not reached: "
 
 static void miss(enum item i, const char *fmt, ...)
 {
@@ -130,8 +145,21 @@ static void miss(enum item i, const char *fmt, ...)
 
 static void want(enum item i, bool seen, const char *why)
 {
-	if (!seen)
-		miss(i, "%s", why);
+	miss(i, "%s", seen ? "" : why);
+}
+
+static void nothing_is_known(void)
+{
+	enum item i;
+
+	for (i = 0; i < ITEMS; i++)
+		miss(i, i < SAVE_SAYS_NO ? "not reached" :
+		     NOT_REACHED "it had not ended the first time");
+}
+
+static bool is_missing(enum item i)
+{
+	return missing[i][0];
 }
 
 /*
@@ -144,7 +172,9 @@ enum kind {
 	CHUNK,		/* of the state, saved or loaded */
 	REFUSE,		/* the library does not take what it gets */
 	READ_END,	/* a read of the state found none */
-	WRITE_REFUSED	/* of the state, by the region or the descriptor */
+	READ_REFUSED,	/* of the state, by the region or the descriptor */
+	WRITE_REFUSED,	/* the same */
+	GUEST_LOG	/* KVM is asked for the guest's dirty pages */
 };
 
 struct event {
@@ -180,7 +210,9 @@ static const char * const probes[] = {
 	"r:vmm/device vfio:vfio_device_fops_unl_ioctl ret=$retval:s64",
 	"r:vmm/read vfio_migration_region:vfm_v2_read ret=$retval:s64",
 	"r:vmm/write vfio_migration_region:vfm_v2_write ret=$retval:s64",
-	"r:vmm/region vfio_migration_region:vfio_migration_region_write ret=$retval:s64",
+	"r:vmm/region_read vfio_migration_region:vfio_migration_region_read ret=$retval:s64",
+	"r:vmm/region_write vfio_migration_region:vfio_migration_region_write ret=$retval:s64",
+	"p:vmm/guest_log __x64_sys_ioctl cmd=+0x68(%di):x32",
 };
 
 static const struct {
@@ -188,10 +220,17 @@ static const struct {
 } filters[] = {
 	{ "ask", "cmd >= 0x3b64 && cmd <= 0x3bff" },
 	{ "name", "cmd == 0x3b6a" },
-	{ "read", "ret == 0" },
+	/* There is none at present: -ENOMSG */
+	{ "read", "ret <= 0 && ret != -42" },
 	{ "write", "ret < 0" },
-	{ "region", "ret < 0" },
+	{ "region_read", "ret < 0" },
+	{ "region_write", "ret < 0" },
+	/* KVM_GET_DIRTY_LOG */
+	{ "guest_log", "cmd == 0x4010ae42" },
 };
+
+/* What a device that fails on demand gives: nothing else does */
+#define FAILS		-EIO
 
 static void must(int ret, const char *what)
 {
@@ -341,11 +380,14 @@ static void line_take(char *line)
 		if (name_thread == e.thread)
 			memcpy(of->name, name, sizeof(name));
 		return;
-	} else if (!strcmp(event, "read")) {
-		e.kind = READ_END;
-	} else if (!strcmp(event, "write") || !strcmp(event, "region")) {
+	} else if (!strcmp(event, "read") || !strcmp(event, "region_read")) {
+		e.kind = ret ? READ_REFUSED : READ_END;
+		e.ret = ret;
+	} else if (!strcmp(event, "write") || !strcmp(event, "region_write")) {
 		e.kind = WRITE_REFUSED;
 		e.ret = ret;
+	} else if (!strcmp(event, "guest_log")) {
+		e.kind = GUEST_LOG;
 	} else if (!strcmp(event, "vfio_migration_step")) {
 		e.kind = STEP;
 		e.side = side_of(what);
@@ -419,12 +461,18 @@ static int container_side(unsigned int at)
 static void events_read(void)
 {
 	FILE *f = fopen(TRACEFS "trace", "re");
+	unsigned int kept, written, i;
 	char line[1024];
-	unsigned int i;
 
 	nr_events = 0;
-	while (f && fgets(line, sizeof(line), f))
+	while (f && fgets(line, sizeof(line), f)) {
+		/* What was lost may be what was refused. */
+		if (sscanf(line, "# entries-in-buffer/entries-written: %u/%u",
+			   &kept, &written) == 2 && kept != written)
+			ksft_exit_fail_msg("of %u events %u are left\n", written,
+					   kept);
 		line_take(line);
+	}
 	if (f)
 		fclose(f);
 	for (i = 0; i < nr_events; i++) {
@@ -474,14 +522,20 @@ static unsigned int step_from(unsigned int at, int side, const char *state)
 	return at;
 }
 
-static void side_judge(int side, enum item opened, enum item mapped,
-		       enum item asks)
+/* From there on the device saves */
+static bool is_pre_copy(const struct event *e)
 {
-	unsigned int i, runs = nr_events;
-	bool open = false, map = false, ask = false;
+	return is_step(e, FROM, "PRE_COPY") || is_step(e, FROM, "PRE_COPY_P2P");
+}
 
-	if (side == TO)
-		runs = step_from(0, TO, "RUNNING");
+/* @acts is the first thing that is done with the device's state, @runs the last */
+static void side_judge(int side, unsigned int acts, unsigned int runs,
+		       enum item opened, enum item mapped, enum item asks)
+{
+	bool open = false, map = false, sets = false;
+	bool ask_feature = false, ask_region = false;
+	unsigned int i;
+
 	for (i = 0; i < nr_events; i++) {
 		const struct event *e = &events[i];
 
@@ -489,36 +543,149 @@ static void side_judge(int side, enum item opened, enum item mapped,
 			continue;
 		open |= e->cmd == VFIO_GROUP_GET_DEVICE_FD;
 		map |= e->cmd == VFIO_IOMMU_MAP_DMA && i < runs;
-		ask |= is_feature(e, V2_MIGRATION, VFIO_DEVICE_FEATURE_GET);
-		ask |= e->cmd == VFIO_DEVICE_GET_REGION_INFO &&
-		       e->word[2] == MSCRATCH_MIGRATION_REGION;
+		sets |= is_feature(e, V2_DEVICE_STATE, VFIO_DEVICE_FEATURE_SET);
+		if (i > acts)
+			continue;
+		ask_feature |= is_feature(e, V2_MIGRATION, VFIO_DEVICE_FEATURE_GET);
+		ask_region |= e->cmd == VFIO_DEVICE_GET_REGION_INFO &&
+			      e->word[2] == MSCRATCH_MIGRATION_REGION;
 	}
 	want(opened, open, "VFIO_GROUP_GET_DEVICE_FD was not called with its UUID");
-	want(mapped, map, side == TO && runs < nr_events ?
-	     "no VFIO_IOMMU_MAP_DMA before it ran" : "no VFIO_IOMMU_MAP_DMA");
-	want(asks, ask,
-	     "neither VFIO_DEVICE_FEATURE_MIGRATION nor the info of its migration region");
+	want(mapped, map, runs < nr_events ?
+	     side == TO ? "no VFIO_IOMMU_MAP_DMA before it ran" :
+			  "no VFIO_IOMMU_MAP_DMA before it stopped" :
+	     "no VFIO_IOMMU_MAP_DMA");
+	/* Who counts regions has not asked for a feature. */
+	if (sets)
+		want(asks, ask_feature,
+		     "no VFIO_DEVICE_FEATURE_MIGRATION before its state is set by the other feature");
+	else
+		want(asks, ask_feature || ask_region,
+		     "neither VFIO_DEVICE_FEATURE_MIGRATION nor the info of its migration region");
 }
 
-/* The migration with which nothing is wrong */
-static void migration_judge(int status)
+/* Where the source's device has stopped that is in STOP_COPY at @at */
+static unsigned int stopped_at(unsigned int at)
 {
-	unsigned int stop = step_from(0, FROM, "STOP_COPY"), i, end;
-	unsigned int resuming = step_from(0, TO, "RESUMING");
-	unsigned long long saved = 0, loaded = 0;
-	bool started = false, precopy, read_log = false, read_end = false;
-	bool features = false;
+	unsigned int i;
 
-	side_judge(FROM, FROM_OPENED, FROM_MAPPED, FROM_ASKED);
-	side_judge(TO, TO_OPENED, TO_MAPPED, TO_ASKED);
-	precopy = step_from(0, FROM, "PRE_COPY") < nr_events;
+	for (i = at; i--;) {
+		if (events[i].kind != STEP || events[i].side != FROM)
+			continue;
+		if (!is_step(&events[i], FROM, "STOP"))
+			break;
+		at = i;
+	}
+
+	return at;
+}
+
+/* @stop is where the device stops */
+static void log_judge(unsigned int stop)
+{
+	bool started = false, taken = false, asked_kvm = false, needed = false;
+	bool stopped = stop < nr_events;
+	unsigned int i;
+
 	for (i = 0; i < nr_events; i++) {
 		const struct event *e = &events[i];
 
 		if (e->side == FROM && is_log(e, VFIO_IOMMU_DIRTY_PAGES_FLAG_START))
 			started |= i < stop;
 		if (e->side == FROM && is_log(e, VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP))
-			read_log |= i > stop;
+			taken |= i > stop;
+		asked_kvm |= e->kind == GUEST_LOG && i < stop;
+		needed |= is_pre_copy(e) && i < stop;
+	}
+	needed |= started || asked_kvm;
+
+	/* Who stops the guest before anything is copied needs no log. */
+	if (stopped && !needed) {
+		want(LOG_STARTED, true, NULL);
+		want(LOG_READ, true, NULL);
+		return;
+	}
+	want(LOG_STARTED, started, !needed ? NOT_REACHED "it never stopped" :
+	     asked_kvm ? "KVM_GET_DIRTY_LOG, and no VFIO_IOMMU_DIRTY_PAGES with START" :
+	     "no VFIO_IOMMU_DIRTY_PAGES with START before it stopped");
+	want(LOG_READ, taken, stopped ?
+	     "no VFIO_IOMMU_DIRTY_PAGES with GET_BITMAP after that" :
+	     NOT_REACHED "it never stopped");
+}
+
+static void refusals_judge(void)
+{
+	bool steps[SIDES] = {};
+	unsigned int i;
+
+	for (i = 0; i < nr_events; i++) {
+		const struct event *e = &events[i];
+
+		if (e->kind == STEP && e->side >= 0)
+			steps[e->side] = true;
+	}
+	if (!steps[FROM] || !steps[TO]) {
+		miss(NOT_REFUSED, NOT_REACHED "the %s asks for no state",
+		     steps[FROM] ? "destination" : "source");
+		return;
+	}
+	want(NOT_REFUSED, true, NULL);
+	for (i = 0; i < nr_events && !is_missing(NOT_REFUSED); i++) {
+		const struct event *e = &events[i];
+
+		if (e->kind == STEP && e->ret)
+			miss(NOT_REFUSED, "the step to %s: %s", e->state,
+			     strerror(-e->ret));
+		else if (e->kind == REFUSE)
+			miss(NOT_REFUSED, "the state: %s", e->text);
+		else if (e->kind == READ_REFUSED)
+			miss(NOT_REFUSED, "a read: %s", strerror(-e->ret));
+		else if (e->kind == WRITE_REFUSED)
+			miss(NOT_REFUSED, "a write: %s", strerror(-e->ret));
+		else if (is_feature(e, V2_DEVICE_STATE, VFIO_DEVICE_FEATURE_SET) &&
+			 e->ret < 0)
+			miss(NOT_REFUSED, "state %u: %s", e->word[2],
+			     strerror(-e->ret));
+	}
+}
+
+/* How a program can end, beside what wait() says of it */
+#define NOT_ENDED	(-1)	/* it was ended */
+#define NOT_STARTED	(-2)
+
+static unsigned int limit;
+
+static const char *ending(int status)
+{
+	static char text[80];
+
+	if (status == NOT_STARTED)
+		return "it was not started again";
+	if (status == NOT_ENDED)
+		snprintf(text, sizeof(text), "it had not ended after %u seconds",
+			 limit);
+	else if (WIFEXITED(status))
+		snprintf(text, sizeof(text), "its status was %d",
+			 WEXITSTATUS(status));
+	else
+		snprintf(text, sizeof(text), "it was ended by signal %d",
+			 WTERMSIG(status));
+
+	return text;
+}
+
+/* The migration with which nothing is wrong */
+static void migration_judge(int status)
+{
+	unsigned int stop = step_from(0, FROM, "STOP_COPY"), last = nr_events;
+	unsigned int resuming = step_from(0, TO, "RESUMING");
+	unsigned int end = step_from(resuming, TO, "STOP"), runs, i;
+	bool read_end = false, features = false, taken;
+	unsigned long long saved = 0, loaded = 0;
+
+	for (i = 0; i < nr_events; i++) {
+		const struct event *e = &events[i];
+
 		if (e->side == FROM &&
 		    is_feature(e, V2_DEVICE_STATE, VFIO_DEVICE_FEATURE_SET))
 			features = true;
@@ -529,75 +696,100 @@ static void migration_judge(int status)
 		if (e->kind == CHUNK && e->side == TO && e->load)
 			loaded += e->bytes;
 	}
-	end = step_from(resuming, TO, "STOP");
+	/* A region from which nothing came takes that for an end as well. */
+	taken = end < nr_events && loaded;
+	runs = taken ? step_from(end, TO, "RUNNING") : nr_events;
+	for (i = 0; i < runs; i++)
+		if (is_step(&events[i], FROM, "STOP_COPY"))
+			last = i;
 
-	/* Who stops the guest before anything is copied needs no log. */
-	if (precopy || started) {
-		want(LOG_STARTED, started,
-		     "no VFIO_IOMMU_DIRTY_PAGES with START before it stopped");
-		want(LOG_READ, read_log,
-		     "no VFIO_IOMMU_DIRTY_PAGES with GET_BITMAP after that");
-	}
+	for (i = 0; i < nr_events && !is_pre_copy(&events[i]); i++)
+		;
+	side_judge(FROM, i < stop ? i : stop, stop, FROM_OPENED, FROM_MAPPED,
+		   FROM_ASKED);
+	side_judge(TO, resuming, step_from(resuming, TO, "RUNNING"), TO_OPENED,
+		   TO_MAPPED, TO_ASKED);
+	log_judge(stop < nr_events ? stopped_at(stop) : nr_events);
 	want(STOPPED, stop < nr_events, "it never was in STOP_COPY");
-	/* With the region the end is what the destination takes for one. */
-	if (features)
+	if (!saved)
+		miss(READ_ALL, NOT_REACHED "nothing was read");
+	else if (features)
 		want(READ_ALL, read_end, "no read() that returned 0 in STOP_COPY");
-	else
-		want(READ_ALL, end < nr_events, "the destination has seen no end of it");
+	else	/* With the region the end is what the destination takes for one. */
+		want(READ_ALL, taken, "the destination has seen no end of it");
 	want(LOADED, resuming < nr_events, "it never was in RESUMING");
-	if (!saved || saved != loaded)
+	if (saved && saved == loaded)
+		want(WROTE_ALL, true, NULL);
+	else
 		miss(WROTE_ALL, "%llu bytes were saved, %llu loaded", saved, loaded);
-	want(LOAD_ENDED, end < nr_events, "it did not get from RESUMING to STOP");
-	want(RUNS, step_from(end, TO, "RUNNING") < nr_events,
-	     "it did not get to RUNNING after that");
-	for (i = 0; i < nr_events && !missing[NOT_REFUSED][0]; i++) {
-		const struct event *e = &events[i];
+	want(LOAD_ENDED, taken, resuming == nr_events ?
+	     NOT_REACHED "it never was in RESUMING" : end == nr_events ?
+	     "it did not get from RESUMING to STOP" :
+	     NOT_REACHED "nothing was written");
+	want(RUNS, runs < nr_events, taken ? "it did not get to RUNNING after that" :
+	     NOT_REACHED "it had not loaded");
+	if (runs == nr_events)
+		miss(RUNS_ONCE, NOT_REACHED "it does not run at the destination");
+	else if (last == nr_events)
+		miss(RUNS_ONCE, NOT_REACHED "it never stopped");
+	else
+		want(RUNS_ONCE, step_from(last, FROM, "RUNNING") == nr_events,
+		     "it got to RUNNING, and runs at both");
+	refusals_judge();
+	if (status == 0 && runs == nr_events)
+		miss(SAYS_YES, "its status was 0, and it has not worked");
+	else
+		want(SAYS_YES, status == 0, ending(status));
+}
 
-		if (e->kind == STEP && e->ret)
-			miss(NOT_REFUSED, "the step to %s: %s", e->state,
-			     strerror(-e->ret));
-		else if (e->kind == REFUSE)
-			miss(NOT_REFUSED, "the state: %s", e->text);
-		else if (e->kind == WRITE_REFUSED)
-			miss(NOT_REFUSED, "a write: %s", strerror(-e->ret));
-		else if (is_feature(e, V2_DEVICE_STATE, VFIO_DEVICE_FEATURE_SET) &&
-			 e->ret < 0)
-			miss(NOT_REFUSED, "state %u: %s", e->word[2],
-			     strerror(-e->ret));
-	}
-	if (status)
-		miss(SAYS_YES, "its status was %d", status);
+/* Where the device has failed as it was told to, nr_events if it was not asked */
+static unsigned int failure_from(unsigned int at, enum kind kind)
+{
+	while (at < nr_events &&
+	       (events[at].kind != kind || events[at].ret != FAILS))
+		at++;
+
+	return at;
+}
+
+static void says_no_judge(enum item says_no, int status, unsigned int failure,
+			  const char *not_reached)
+{
+	if (failure == nr_events)
+		miss(says_no, "%s", not_reached);
+	else
+		want(says_no, status > 0 && WIFEXITED(status), ending(status));
 }
 
 /* Whatever it was that failed, the guest is still at the source. */
-static void goes_on_judge(enum item goes_on)
+static void goes_on_judge(enum item goes_on, unsigned int failure,
+			  const char *not_reached)
 {
-	unsigned int i = 0;
-
-	while (i < nr_events && !is_step(&events[i], FROM, "PRE_COPY") &&
-	       !is_step(&events[i], FROM, "STOP_COPY"))
-		i++;
-	want(goes_on, step_from(i, FROM, "RUNNING") < nr_events,
-	     i == nr_events ? "nothing was saved" :
+	want(goes_on, step_from(failure, FROM, "RUNNING") < nr_events,
+	     failure == nr_events ? not_reached :
 	     "it did not get to RUNNING after that");
 }
 
 static void save_failure_judge(int status)
 {
-	want(SAVE_SAYS_NO, status, "its status was 0");
-	goes_on_judge(SAVE_GOES_ON);
+	static const char not_reached[] = NOT_REACHED "nothing was read";
+	unsigned int failure = failure_from(0, READ_REFUSED);
+
+	says_no_judge(SAVE_SAYS_NO, status, failure, not_reached);
+	goes_on_judge(SAVE_GOES_ON, failure, not_reached);
 }
 
 static void load_failure_judge(int status)
 {
+	static const char not_reached[] = NOT_REACHED "nothing was written";
 	unsigned int resuming = step_from(0, TO, "RESUMING");
+	unsigned int failure = failure_from(resuming, WRITE_REFUSED);
 
-	want(LOAD_SAYS_NO, status, "its status was 0");
-	if (resuming == nr_events)
-		miss(LOAD_STAYS, "nothing was loaded");
-	else if (step_from(resuming, TO, "RUNNING") < nr_events)
-		miss(LOAD_STAYS, "it got to RUNNING");
-	goes_on_judge(LOAD_GOES_ON);
+	says_no_judge(LOAD_SAYS_NO, status, failure, not_reached);
+	want(LOAD_STAYS, failure < nr_events &&
+	     step_from(resuming, TO, "RUNNING") == nr_events,
+	     failure == nr_events ? not_reached : "it got to RUNNING");
+	goes_on_judge(LOAD_GOES_ON, failure, not_reached);
 }
 
 /*
@@ -645,10 +837,11 @@ static void devices_remove(void)
 	}
 }
 
-/* The three times, and the status that each has ended with */
+/* The three times, the status that each has ended with, and what it has taken */
 enum { WELL, SAVE_FAILS, LOAD_FAILS, RUNS_IN_ALL };
 
 static int statuses[RUNS_IN_ALL];
+static long long taken_ms[RUNS_IN_ALL];
 
 /* What the program had to say */
 static void logs_print(void)
@@ -661,8 +854,11 @@ static void logs_print(void)
 	FILE *f;
 
 	for (i = 0; i < RUNS_IN_ALL; i++) {
-		printf("# when %s, it ends with status %d and says:\n", when[i],
-		       statuses[i]);
+		if (statuses[i] == NOT_STARTED)
+			continue;
+		printf("# when %s, it takes %lld s, %s, and it says:\n",
+		       when[i], (taken_ms[i] + 500) / 1000,
+		       ending(statuses[i]));
 		snprintf(path, sizeof(path), LOG_FILE, i);
 		f = fopen(path, "re");
 		while (f && fgets(line, sizeof(line), f))
@@ -672,17 +868,64 @@ static void logs_print(void)
 	}
 }
 
+/* Is it a child of this process?  By "PID (NAME) STATE PARENT ..." */
+static bool is_child(const char *pid)
+{
+	char path[64], text[512], *p;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;	/* it has ended */
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n < 0 ? 0 : n] = '\0';
+	p = strrchr(text, ')');
+
+	return p && strlen(p) > 4 && atoi(p + 4) == getpid();
+}
+
 /*
- * Its status, 128 if it has none of its own.  What it has left running may take a
- * while until the device runs on @side.
+ * All that is left, whatever session it has made for itself: who has lost his parent
+ * is a child of this process, which is no more than the next one to be ended.
+ */
+static void children_end(void)
+{
+	struct dirent *e;
+	DIR *dir;
+
+	do {
+		dir = opendir("/proc");
+		must(dir ? 0 : -errno, "/proc");
+		while ((e = readdir(dir)))
+			if (isdigit(e->d_name[0]) && is_child(e->d_name))
+				kill(atoi(e->d_name), SIGKILL);
+		closedir(dir);
+	} while (waitpid(-1, NULL, 0) > 0);
+}
+
+static long long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+/*
+ * How it ends, as wait() says.  What it has left running may take a while until the
+ * device runs on @side.
  */
 static int program_run(char * const argv[], unsigned int run, int side)
 {
 	const struct timespec pace = { 0, 20 * 1000000L };
+	long long end, left;
 	struct pollfd pfd = { .events = POLLIN };
+	int status = NOT_ENDED, fd;
 	char log[64];
-	int status = 0, fd;
-	time_t end;
 	pid_t pid;
 
 	snprintf(log, sizeof(log), LOG_FILE, run);
@@ -699,27 +942,30 @@ static int program_run(char * const argv[], unsigned int run, int side)
 		setenv("PATH", "/bin:/usr/bin:/sbin:/usr/sbin", 1);
 		execv(argv[0], argv);
 		printf("%s: %s\n", argv[0], strerror(errno));
+		fflush(stdout);
 		_exit(127);
 	}
 	if (pid < 0)
 		ksft_exit_fail_msg("fork: %s\n", strerror(errno));
 	pfd.fd = syscall(SYS_pidfd_open, pid, 0);
-	if (poll(&pfd, 1, LIMIT * 1000) == 1) {
-		waitpid(pid, &status, 0);
-		status = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-	} else {
-		printf("# it had not ended after %d seconds\n", LIMIT);
-		status = 128;
-	}
+	must(pfd.fd < 0 ? -errno : 0, "pidfd_open");
+	limit = LIMIT;
+	end = now_ms() + limit * 1000LL;
+	do {
+		if (!unlink(HANG_FILE)) {
+			limit = HANG_LIMIT;
+			end = now_ms() + limit * 1000LL;
+		}
+		left = end - now_ms();
+	} while (left > 0 && poll(&pfd, 1, left < 1000 ? left : 1000) != 1);
 	close(pfd.fd);
-	end = time(NULL) + LIMIT;
-	while (waitpid(-1, NULL, WNOHANG) >= 0 && !device_runs(side) &&
-	       time(NULL) < end)
-		nanosleep(&pace, NULL);
-
-	kill(-pid, SIGKILL);
-	while (waitpid(-1, NULL, 0) > 0)
-		;
+	if (left > 0) {
+		waitpid(pid, &status, 0);
+		while (waitpid(-1, NULL, WNOHANG) >= 0 && !device_runs(side) &&
+		       now_ms() < end)
+			nanosleep(&pace, NULL);
+	}
+	children_end();
 
 	return status;
 }
@@ -737,16 +983,24 @@ static void program_check(char * const argv[])
 		[SAVE_FAILS] = { FROM, "fail_save", FROM, save_failure_judge },
 		[LOAD_FAILS] = { TO, "fail_load", FROM, load_failure_judge },
 	};
+	long long begin;
 	unsigned int i;
 
-	memset(missing, 0, sizeof(missing));
+	nothing_is_known();
 	for (i = 0; i < RUNS_IN_ALL; i++) {
+		/* Nor will it now, and nobody waits for that three times. */
+		if (i > WELL && statuses[WELL] == NOT_ENDED) {
+			statuses[i] = NOT_STARTED;
+			continue;
+		}
 		devices_make();
 		if (runs[i].fault)
 			fault_set(runs[i].side, runs[i].fault);
 		trace_clear();
 		probes_enable("1");
+		begin = now_ms();
 		statuses[i] = program_run(argv, i, runs[i].runs);
+		taken_ms[i] = now_ms() - begin;
 		probes_enable("0");
 		events_read();
 		runs[i].judge(statuses[i]);
@@ -767,6 +1021,7 @@ static const char *path_of(int side)
  * A client of our own, which may leave something out
  */
 
+static unsigned int protocol;
 static const char *leaves_out = "";
 
 static bool leaves(const char *what)
@@ -774,11 +1029,19 @@ static bool leaves(const char *what)
 	return !strcmp(leaves_out, what);
 }
 
+/* Until somebody ends it */
+static void hang(void)
+{
+	close(open(HANG_FILE, O_WRONLY | O_CREAT, 0600));
+	for (;;)
+		pause();
+}
+
 static int client_open(struct dev *d, const char *path, void *memory, bool map)
 {
 	char link[256], base[64];
-	int ret;
 	__u64 flags;
+	int ret;
 
 	memset(d, 0, sizeof(*d));
 	snprintf(d->name, sizeof(d->name), "%s", strrchr(path, '/') + 1);
@@ -786,11 +1049,32 @@ static int client_open(struct dev *d, const char *path, void *memory, bool map)
 	ret = link_base(link, base, sizeof(base));
 	d->group = atoi(base);
 	ret = ret ?: dev_open(d);
-	ret = ret ?: v2_flags(d, &flags);
+	if (!ret && protocol == 2 && !leaves("question"))
+		ret = v2_flags(d, &flags);
 	if (!ret && map)
 		ret = container_map(d->u.container, memory, 0, PAGE);
 
 	return ret;
+}
+
+/* KVM is asked for the dirty pages of a guest that has this page */
+static int guest_log(void *memory)
+{
+	struct kvm_userspace_memory_region region = {
+		.flags = KVM_MEM_LOG_DIRTY_PAGES,
+		.memory_size = PAGE,
+		.userspace_addr = (unsigned long)memory,
+	};
+	unsigned long bitmap = 0;
+	struct kvm_dirty_log log = { .dirty_bitmap = &bitmap };
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
+
+	if (vm < 0 || ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) ||
+	    ioctl(vm, KVM_GET_DIRTY_LOG, &log))
+		return -errno;
+
+	return 0;
 }
 
 /* What there is, until a read says that it is all, or just until it is */
@@ -810,27 +1094,87 @@ static int client_read(int fd, struct stream *s)
 	return n < 0 ? n : 0;
 }
 
-static int client_save(struct dev *a, struct stream *s)
+/* By version 1, by way of the region */
+static int client_save_v1(struct dev *a, struct stream *s)
 {
+	__u64 bitmap;
+	int ret;
+
+	ret = dirty_start(a->u.container);
+	ret = ret ?: state_set(a, PRE_COPY);
+	ret = ret ?: stream_save(a, s, 1 << 16);
+	ret = ret ?: state_set(a, STOP_COPY);
+	ret = ret ?: dirty_get(a->u.container, 0, 1, &bitmap);
+
+	return ret ?: stream_save(a, s, 1 << 16);
+}
+
+static int client_save(struct dev *a, struct stream *s, void *memory)
+{
+	bool log = !leaves("log") && !leaves("pre-copy") && !leaves("device-log");
+	bool pre_copy = !leaves("pre-copy") && !leaves("device-log") && !leaves("haste");
 	__u64 bitmap;
 	int fd = -1, rest, ret;
 
-	ret = leaves("log") ? 0 : dirty_start(a->u.container);
-	ret = ret ?: v2_set(a, V2_RUNNING_SAVING, &fd);
-	if (!ret) {
-		ret = v2_drain(fd, s, 1 << 16);
-		ret = ret == 1 ? 0 : ret;
+	if (protocol == 1)
+		return client_save_v1(a, s);
+
+	ret = leaves("device-log") ? guest_log(memory) : 0;
+	if (log)
+		ret = ret ?: dirty_start(a->u.container);
+	if (pre_copy) {
+		ret = ret ?: v2_set(a, V2_RUNNING_SAVING, &fd);
+		if (!ret) {
+			ret = v2_drain(fd, s, 1 << 16);
+			ret = ret == 1 ? 0 : ret;
+		}
 	}
-	ret = ret ?: v2_set(a, V2_SAVING, &rest);
+	/* The device stops, and is saved when all else has been */
+	if (leaves("haste")) {
+		ret = ret ?: v2_go(a, V2_STOPPED);
+		ret = ret ?: dirty_get(a->u.container, 0, 1, &bitmap);
+	}
+	if (!leaves("stop"))
+		ret = ret ?: v2_set(a, V2_SAVING, fd < 0 ? &fd : &rest);
 	if (!ret && leaves("order"))
 		v2_go(a, V2_RUNNING_SAVING);
-	if (!ret && !leaves("log") && !leaves("bitmap"))
+	if (!ret && log && !leaves("bitmap") && !leaves("haste"))
 		ret = dirty_get(a->u.container, 0, 1, &bitmap);
-	ret = ret ?: client_read(fd, s);
+	if (!leaves("stop"))
+		ret = ret ?: client_read(fd, s);
 	if (fd >= 0)
 		close(fd);
 
 	return ret;
+}
+
+static int client_load(struct dev *b, struct stream *s)
+{
+	int ret, fd;
+
+	if (protocol == 1) {
+		ret = state_set(b, RESUMING);
+		if (!leaves("data"))
+			ret = ret ?: stream_load(b, s, 1 << 16, 0);
+		return ret ?: state_set(b, RUNNING);
+	}
+	if (leaves("data"))
+		return 0;
+	if (leaves("rest"))
+		s->size -= 8;
+	ret = v2_set(b, V2_RESUMING, &fd);
+	ret = ret ?: v2_fill(fd, s->data, s->size, 1 << 16);
+	if (ret && leaves("load-error"))
+		return 0;
+	if (ret && leaves("calm"))
+		abort();
+
+	return ret ?: v2_go(b, leaves("run") ? V2_STOPPED : V2_RUNNING);
+}
+
+static int source_run(struct dev *a)
+{
+	return protocol == 1 ? state_set(a, RUNNING) : v2_go(a, V2_RUNNING);
 }
 
 static int client(const char *from, const char *to)
@@ -838,76 +1182,113 @@ static int client(const char *from, const char *to)
 	void *memory = page_alloc(PAGE);
 	struct stream s = {};
 	struct dev a, b;
-	int ret, fd;
 
-	ret = client_open(&a, from, memory, !leaves("memory"));
-	if (ret)
-		return 2;
-	ret = client_save(&a, &s);
-	if (ret && leaves("save-error"))
+	if (leaves("all"))
+		return 1;
+	if (leaves("all-but-yes"))
 		return 0;
-	if (ret) {
-		v2_go(&a, V2_RUNNING);
+	if (leaves("beginning"))
+		hang();
+	/* It is in no group or session of its parent's, and does not end. */
+	if (leaves("tidiness") && !fork()) {
+		setsid();
+		for (;;)
+			pause();
+	}
+
+	if (client_open(&a, from, memory, !leaves("memory")))
+		return 2;
+	if (client_save(&a, &s, memory)) {
+		if (leaves("save-error"))
+			return 0;
+		source_run(&a);
 		return 1;
 	}
+	if (leaves("destination"))
+		return 0;
 	if (client_open(&b, to, memory, !leaves("memory-there")))
 		return 2;
-	if (leaves("rest"))
-		s.size -= 8;
-	ret = v2_set(&b, V2_RESUMING, &fd);
-	ret = ret ?: v2_fill(fd, s.data, s.size, 1 << 16);
-	if (ret && leaves("load-error"))
-		ret = 0;
-	else
-		ret = ret ?: v2_go(&b, leaves("run") ? V2_STOPPED : V2_RUNNING);
-	if (ret) {
+	if (client_load(&b, &s)) {
 		if (!leaves("source"))
-			v2_go(&a, V2_RUNNING);
+			source_run(&a);
 		return 1;
 	}
+	if (leaves("peace"))
+		source_run(&a);
+	if (leaves("exit"))
+		hang();
 	if (leaves("answer"))
 		return 1;
 
 	return 0;
 }
 
-#define BIT(i)	(1U << (i))
+#define BIT(i)		(1U << (i))
+#define ALL		(BIT(ITEMS) - 1)
+#define ON_SAVE_ERROR	(BIT(SAVE_SAYS_NO) | BIT(SAVE_GOES_ON))
+#define ON_LOAD_ERROR	(BIT(LOAD_SAYS_NO) | BIT(LOAD_STAYS) | BIT(LOAD_GOES_ON))
+/* Nothing has been loaded */
+#define AT_THE_END	(BIT(LOAD_ENDED) | BIT(RUNS) | BIT(RUNS_ONCE) | BIT(SAYS_YES))
 
 static const struct {
+	unsigned int protocol;
 	const char *what;
 	unsigned int misses;
 } broken[] = {
-	{ "nothing", 0 },
-	{ "memory", BIT(FROM_MAPPED) },
-	{ "log", BIT(LOG_STARTED) | BIT(LOG_READ) },
-	{ "bitmap", BIT(LOG_READ) },
-	{ "end", BIT(READ_ALL) },
-	{ "order", BIT(NOT_REFUSED) },
-	{ "memory-there", BIT(TO_MAPPED) },
-	{ "rest", BIT(WROTE_ALL) | BIT(LOAD_ENDED) | BIT(RUNS) | BIT(NOT_REFUSED) |
-		  BIT(SAYS_YES) },
-	{ "run", BIT(RUNS) },
-	{ "answer", BIT(SAYS_YES) },
-	{ "save-error", BIT(SAVE_SAYS_NO) | BIT(SAVE_GOES_ON) },
-	{ "load-error", BIT(LOAD_SAYS_NO) | BIT(LOAD_GOES_ON) },
-	{ "source", BIT(LOAD_GOES_ON) },
+	{ 1, "nothing", 0 },
+	{ 2, "nothing", 0 },
+	/* That does nothing, or not all of it */
+	{ 2, "all", ALL },
+	{ 2, "all-but-yes", ALL },
+	{ 2, "beginning", ALL },
+	{ 2, "destination", BIT(TO_OPENED) | BIT(TO_MAPPED) | BIT(TO_ASKED) |
+		BIT(LOADED) | BIT(WROTE_ALL) | BIT(NOT_REFUSED) | AT_THE_END |
+		ON_LOAD_ERROR },
+	{ 1, "data", BIT(READ_ALL) | BIT(WROTE_ALL) | AT_THE_END | ON_LOAD_ERROR },
+	{ 2, "data", BIT(LOADED) | BIT(WROTE_ALL) | BIT(NOT_REFUSED) |
+		AT_THE_END | ON_LOAD_ERROR },
+	{ 2, "exit", BIT(SAYS_YES) | ON_SAVE_ERROR | ON_LOAD_ERROR },
+	/* One thing */
+	{ 2, "memory", BIT(FROM_MAPPED) },
+	{ 2, "question", BIT(FROM_ASKED) | BIT(TO_ASKED) },
+	{ 2, "log", BIT(LOG_STARTED) | BIT(LOG_READ) },
+	{ 2, "device-log", BIT(LOG_STARTED) | BIT(LOG_READ) },
+	{ 2, "pre-copy", 0 },
+	{ 2, "haste", 0 },
+	{ 2, "stop", BIT(STOPPED) | BIT(LOG_READ) | BIT(READ_ALL) |
+		BIT(NOT_REFUSED) | AT_THE_END },
+	{ 2, "bitmap", BIT(LOG_READ) },
+	{ 2, "end", BIT(READ_ALL) },
+	{ 2, "order", BIT(NOT_REFUSED) },
+	{ 2, "memory-there", BIT(TO_MAPPED) },
+	{ 2, "rest", BIT(WROTE_ALL) | BIT(NOT_REFUSED) | AT_THE_END },
+	{ 2, "run", BIT(RUNS) | BIT(RUNS_ONCE) | BIT(SAYS_YES) },
+	{ 2, "peace", BIT(RUNS_ONCE) },
+	{ 2, "answer", BIT(SAYS_YES) },
+	{ 2, "save-error", ON_SAVE_ERROR },
+	{ 2, "load-error", BIT(LOAD_SAYS_NO) | BIT(LOAD_GOES_ON) },
+	{ 2, "calm", BIT(LOAD_SAYS_NO) | BIT(LOAD_GOES_ON) },
+	{ 2, "source", BIT(LOAD_GOES_ON) },
+	{ 2, "tidiness", 0 },
 };
 
 static void broken_clients(const char *self)
 {
 	unsigned int i, item, seen;
+	char version[2] = "";
 
 	ksft_set_plan(ARRAY_SIZE(broken));
 	for (i = 0; i < ARRAY_SIZE(broken); i++) {
 		char * const argv[] = {
-			(char *)self, "client", (char *)broken[i].what,
+			(char *)self, "client", version, (char *)broken[i].what,
 			(char *)path_of(FROM), (char *)path_of(TO), NULL
 		};
 
+		version[0] = '0' + broken[i].protocol;
 		program_check(argv);
 		seen = 0;
 		for (item = 0; item < ITEMS; item++) {
-			if (!missing[item][0])
+			if (!is_missing(item))
 				continue;
 			seen |= BIT(item);
 			printf("# %s: %s\n", texts[item], missing[item]);
@@ -916,7 +1297,8 @@ static void broken_clients(const char *self)
 			if (broken[i].misses & ~seen & BIT(item))
 				printf("# not missed: %s\n", texts[item]);
 		ksft_test_result(seen == broken[i].misses,
-				 "a client that leaves out %s\n", broken[i].what);
+				 "a client of version %u that leaves out %s\n",
+				 broken[i].protocol, broken[i].what);
 	}
 }
 
@@ -935,11 +1317,11 @@ static void checklist(int argc, char **argv)
 	ksft_set_plan(ITEMS);
 	program_check(args);
 	for (i = 0; i < ITEMS; i++) {
-		if (missing[i][0])
+		if (is_missing(i))
 			printf("# %s\n", missing[i]);
 		else
 			good++;
-		ksft_test_result(!missing[i][0], "%s\n", texts[i]);
+		ksft_test_result(!is_missing(i), "%s\n", texts[i]);
 	}
 	logs_print();
 	printf("# report %s: %u of %d steps\n", argv[1], good, ITEMS);
@@ -950,9 +1332,10 @@ int main(int argc, char **argv)
 {
 	FILE *rom;
 
-	if (argc == 5 && !strcmp(argv[1], "client")) {
-		leaves_out = argv[2];
-		return client(argv[3], argv[4]);
+	if (argc == 6 && !strcmp(argv[1], "client")) {
+		protocol = atoi(argv[2]);
+		leaves_out = argv[3];
+		return client(argv[4], argv[5]);
 	}
 	ksft_print_header();
 	if (argc < 2)
