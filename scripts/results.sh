@@ -277,6 +277,9 @@ write_counts()
 			{
 				name = $4
 				sub(/: .*/, "", name)
+				# One that speaks another protocol has not been tried.
+				if ($5 == "skip" && $4 == name ": protocol")
+					next
 				if (is_case($4))
 					new[$2 OFS name]++
 				if ($5 == "fail" && $4 !~ /: fewer cases$/)

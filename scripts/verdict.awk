@@ -2,8 +2,9 @@
 #
 # verdict.awk CASES UNITS RESULTS: the results again, with a failure for each
 # unit without a row, for each test with fewer cases than CASES says, and for
-# each interface that no case proved on a machine that has tests of it. Goes with
-# skips.awk; variables: pin, skips.
+# each interface that no case proved on a machine that has tests of it. A client that
+# cannot be had, or has no protocol in common with the kernel, has one case, a skip.
+# Goes with skips.awk; variables: pin, skips.
 
 BEGIN {
 	FS = OFS = "\t"
@@ -50,11 +51,18 @@ FNR == 1 {
 	if (unit == "")
 		next
 	seen[unit]++
-	if (kind[unit] != "test" || $4 ~ /: (kernel log is clean|plan|nothing is left behind|comes to its end)$/)
+	if (!is_counted(unit) || $4 ~ /: (kernel log is clean|plan|nothing is left behind|comes to its end)$/)
 		next
 	count[unit]++
-	if ($5 == "pass")
+	if (kind[unit] == "client" && $5 == "skip" && \
+	    ($2 OFS $4 == unit || $2 OFS $4 == unit ": protocol"))
+		skipped[unit]
+	if ($5 == "pass" && kind[unit] == "test")
 		proven[$2 OFS $3] = 1
+}
+
+function is_counted(unit) {
+	return kind[unit] == "test" || kind[unit] == "client"
 }
 
 function failure(where, what, test, why) {
@@ -71,7 +79,8 @@ END {
 		if (!seen[unit])
 			failure(unit, interface[unit], part[2] ": missing",
 				"it was to be tried, and there is no result of it")
-		else if (kind[unit] == "test" && count[unit] + 0 < cases[unit] + 0)
+		else if (is_counted(unit) && !(unit in skipped) && \
+			 count[unit] + 0 < cases[unit] + 0)
 			failure(unit, interface[unit], part[2] ": fewer cases",
 				(count[unit] + 0) " cases, " cases[unit] " before: if that is meant, run \"make cases\"")
 	}
