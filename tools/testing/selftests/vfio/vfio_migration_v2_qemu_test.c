@@ -831,6 +831,7 @@ int main(int argc, char **argv)
 {
 	unsigned int i, peers = 0, planned = ARRAY_SIZE(cases);
 	bool all = argc == 3, whole;
+	void (*crosses)(void);
 	char name[64];
 	FILE *rom;
 
@@ -863,8 +864,9 @@ int main(int argc, char **argv)
 		whole = peer->config_first == client->config_first;
 		snprintf(name, sizeof(name), "%sto_and_from_%s",
 			 whole ? "" : "stream_", peer->name);
+		crosses = whole ? guest_crosses : stream_crosses;
 		if (is_there(peer))
-			case_run(name, whole ? guest_crosses : stream_crosses);
+			case_run(name, crosses);
 		else
 			ksft_test_result_skip("%s: the QEMU of %s is not in this machine\n",
 					      name, peer->name);
