@@ -1015,6 +1015,17 @@ int vfio_migration_reset(struct vfio_migration *m)
 }
 EXPORT_SYMBOL_GPL(vfio_migration_reset);
 
+/*
+ * Zeroed, so that it does not show who used the memory before.  The control group
+ * of whoever opens the device is charged for it, and if that has not as much,
+ * there is an error, for which nobody is killed.
+ */
+static u8 *vfm_window_alloc(const struct vfio_migration *m)
+{
+	return __vmalloc(m->window_size, GFP_KERNEL_ACCOUNT | __GFP_ZERO |
+			 __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+}
+
 /**
  * vfio_migration_open() - Userspace opens the device
  * @m: the migration of the device
@@ -1026,7 +1037,8 @@ EXPORT_SYMBOL_GPL(vfio_migration_reset);
  *
  * Return:
  * * 0
- * * -ENOMEM if there is no memory for the window
+ * * -ENOMEM if there is no memory for the window, or the caller's control group
+ *   has not as much
  * * -EINTR if a fatal signal is pending
  */
 int vfio_migration_open(struct vfio_migration *m)
@@ -1036,8 +1048,7 @@ int vfio_migration_open(struct vfio_migration *m)
 	if (vfm_lock(m))
 		return -EINTR;
 	if (!m->opens) {
-		/* Zeroed, so that it does not show who used the memory before */
-		m->window = vmalloc_user(m->window_size);
+		m->window = vfm_window_alloc(m);
 		if (!m->window)
 			ret = -ENOMEM;
 	}

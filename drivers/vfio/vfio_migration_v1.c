@@ -465,22 +465,31 @@ ssize_t vfio_migration_region_write(struct vfio_migration *m,
 }
 EXPORT_SYMBOL_GPL(vfio_migration_region_write);
 
+/* Where @pos is, which is in the data section */
+static const u8 *vfm_v1_data(const struct vfio_migration *m, u64 pos)
+{
+	if (pos >= m->window_offset)
+		return m->window + (pos - m->window_offset);
+
+	return m->params.memory + (pos - VFM_MEMORY_OFFSET);
+}
+
 /*
- * The memory is mapped by its page numbers: get_user_pages_fast() goes by the
- * page tables alone, and nobody is to keep these pages beyond the mapping,
- * since the next user of the device has the same.
+ * All of it is mapped by page numbers: get_user_pages_fast() goes by the page
+ * tables alone, and nobody is to keep pages of the memory beyond the mapping,
+ * since the next user of the device has the same.  Those of the window are
+ * charged to somebody, and some kernels do not map such pages in another way.
  */
-static vm_fault_t vfm_v1_memory_fault(struct vm_fault *vmf)
+static vm_fault_t vfm_v1_fault(struct vm_fault *vmf)
 {
 	struct vfio_migration *m = vmf->vma->vm_private_data;
-	u64 pos = (u64)vmf->pgoff << PAGE_SHIFT;
+	u64 pos = ((u64)vmf->pgoff << PAGE_SHIFT) - m->params.offset;
 
-	pos -= m->params.offset + VFM_MEMORY_OFFSET;
-	if (pos >= m->params.memory_size)
+	if (pos < VFM_MEMORY_OFFSET || pos >= m->size)
 		return VM_FAULT_SIGBUS;
 
 	return vmf_insert_pfn(vmf->vma, vmf->address,
-			      vmalloc_to_pfn(m->params.memory + pos));
+			      vmalloc_to_pfn(vfm_v1_data(m, pos)));
 }
 
 /* It cannot be written there, or it would not be checked */
@@ -490,20 +499,24 @@ static vm_fault_t vfm_v1_memory_mkwrite(struct vm_fault *vmf)
 }
 
 static const struct vm_operations_struct vfm_v1_memory_ops = {
-	.fault		= vfm_v1_memory_fault,
+	.fault		= vfm_v1_fault,
 	.pfn_mkwrite	= vfm_v1_memory_mkwrite,
 };
 
+static const struct vm_operations_struct vfm_v1_window_ops = {
+	.fault		= vfm_v1_fault,
+};
+
 /* All pages at once, so that userspace need not fault when it is in a hurry */
-static int vfm_v1_map_memory(struct vfio_migration *m,
-			     struct vm_area_struct *vma, u64 pos)
+static int vfm_v1_map(struct vfio_migration *m, struct vm_area_struct *vma,
+		      u64 pos)
 {
 	unsigned long at;
 	vm_fault_t ret;
 
 	for (at = vma->vm_start; at < vma->vm_end; at += PAGE_SIZE) {
 		ret = vmf_insert_pfn(vma, at,
-				     vmalloc_to_pfn(m->params.memory + pos));
+				     vmalloc_to_pfn(vfm_v1_data(m, pos)));
 		if (ret != VM_FAULT_NOPAGE)
 			return -ENOMEM;
 		pos += PAGE_SIZE;
@@ -511,25 +524,6 @@ static int vfm_v1_map_memory(struct vfio_migration *m,
 
 	return 0;
 }
-
-/* All pages were mapped at once.  This is for those that userspace dropped. */
-static vm_fault_t vfm_v1_window_fault(struct vm_fault *vmf)
-{
-	struct vfio_migration *m = vmf->vma->vm_private_data;
-	u64 pos = (u64)vmf->pgoff << PAGE_SHIFT;
-
-	pos -= m->params.offset + m->window_offset;
-	if (pos >= m->window_size)
-		return VM_FAULT_SIGBUS;
-	vmf->page = vmalloc_to_page(m->window + pos);
-	get_page(vmf->page);
-
-	return 0;
-}
-
-static const struct vm_operations_struct vfm_v1_window_ops = {
-	.fault		= vfm_v1_window_fault,
-};
 
 /**
  * vfio_migration_region_mmap() - Userspace maps a part of the region
@@ -559,22 +553,20 @@ int vfio_migration_region_mmap(struct vfio_migration *m,
 	if (pos < VFM_MEMORY_OFFSET || pos >= m->size || size > m->size - pos)
 		return -EINVAL;
 
+	if (pos < m->window_offset && size > m->window_offset - pos)
+		return -EINVAL;
+
 	vfm_vm_flags_clear(vma, VM_MAYEXEC);
+	vfm_vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
 	vma->vm_private_data = m;
-	if (pos >= m->window_offset) {
-		pos -= m->window_offset;
-		vma->vm_ops = &vfm_v1_window_ops;
-		return remap_vmalloc_range(vma, m->window, pos >> PAGE_SHIFT);
+	vma->vm_ops = &vfm_v1_window_ops;
+	if (pos < m->window_offset) {
+		/* As for a private mapping: each first write is a fault */
+		vma->vm_page_prot = vm_get_page_prot(vma->vm_flags & ~VM_SHARED);
+		vma->vm_ops = &vfm_v1_memory_ops;
 	}
 
-	if (size > m->window_offset - pos)
-		return -EINVAL;
-	vfm_vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
-	/* As for a private mapping: each first write is a fault */
-	vma->vm_page_prot = vm_get_page_prot(vma->vm_flags & ~VM_SHARED);
-	vma->vm_ops = &vfm_v1_memory_ops;
-
-	return vfm_v1_map_memory(m, vma, pos - VFM_MEMORY_OFFSET);
+	return vfm_v1_map(m, vma, pos);
 }
 EXPORT_SYMBOL_GPL(vfio_migration_region_mmap);
 

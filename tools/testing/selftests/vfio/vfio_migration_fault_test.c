@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -652,6 +653,121 @@ TEST_F(fault, work_can_be_confined)
 		snprintf(text, sizeof(text), "%lx",
 			 (1UL << sysconf(_SC_NPROCESSORS_CONF)) - 1);
 		EXPECT_EQ(0, file_write(path, text));
+	}
+}
+
+/*
+ * Memory that somebody is charged for
+ */
+
+#define CGROUPS		"/sys/fs/cgroup/"
+#define CGROUP		CGROUPS "vfio_migration/"
+#define BIG_WINDOW	(64UL << 20)
+
+/* A control group that may have so much memory, "max" for any */
+static int cgroup_make(const char *most)
+{
+	int ret;
+
+	if (mount("cgroup2", CGROUPS, "cgroup2", 0, NULL) && errno != EBUSY)
+		return -errno;
+	ret = file_write(CGROUPS "cgroup.subtree_control", "+memory");
+	if (!ret && mkdir(CGROUP, 0755))
+		ret = -errno;
+
+	return ret ?: file_write(CGROUP "memory.max", most);
+}
+
+/* Bytes that it has, or a negative errno */
+static long long cgroup_has(void)
+{
+	return number_get(CGROUP "memory.current");
+}
+
+/* Is there about as much as it should be?  Each processor has some in advance. */
+static bool about(long long is, long long want)
+{
+	return llabs(is - want) < 4 << 20;
+}
+
+/* In a process of the group: 0, or which step went wrong */
+static int charged_for_windows(struct pair *p)
+{
+	long long before;
+
+	if (file_write(CGROUP "cgroup.procs", "0"))
+		return 1;
+	before = cgroup_has();
+	if (before < 0 || dev_open(&p->a) || dev_map(&p->a))
+		return 2;
+	if (!about(cgroup_has(), before + BIG_WINDOW))
+		return 3;
+	if (dev_open(&p->b) || dev_map(&p->b))
+		return 4;
+	if (!about(cgroup_has(), before + 2 * BIG_WINDOW))
+		return 5;
+	/* All of what is charged can be used */
+	memset(p->b.map + window_offset(&p->b), 0x5a, BIG_WINDOW);
+	if (migrates(&p->a, &p->b, 1))
+		return 6;
+	dev_close(&p->b);
+	if (!about(cgroup_has(), before + BIG_WINDOW))
+		return 7;
+	dev_close(&p->a);
+
+	return about(cgroup_has(), before) ? 0 : 8;
+}
+
+static int charged_too_much(struct pair *p)
+{
+	long long before;
+
+	if (file_write(CGROUP "cgroup.procs", "0"))
+		return 1;
+	before = cgroup_has();
+	if (before < 0 || dev_open(&p->a) != -ENOMEM)
+		return 2;
+	if (!about(cgroup_has(), before))
+		return 3;
+	/* It has enough for the smaller one */
+	if (dev_open(&p->b) || dev_map(&p->b))
+		return 4;
+	if (state_get(&p->b) != RUNNING || *not_pristine(&p->b))
+		return 5;
+	dev_close(&p->b);
+
+	return 0;
+}
+
+/* Whoever opens a device pays for its window, or cannot open it */
+TEST(window_is_charged)
+{
+	struct pair p;
+	unsigned int way;
+	int status;
+	pid_t pid;
+
+	for (way = 0; way < 2; way++) {
+		TH_LOG("way %u", way);
+		ASSERT_EQ(0, devs_remove_all());
+		ASSERT_EQ(0, params_default());
+		ASSERT_EQ(0, param_set("window", BIG_WINDOW));
+		ASSERT_EQ(0, dev_create(&p.a, "mscratch-64k", 0));
+		if (way)
+			ASSERT_EQ(0, param_set("window", WINDOW));
+		ASSERT_EQ(0, dev_create(&p.b, "mscratch-64k", 1));
+		ASSERT_EQ(0, cgroup_make(way ? "32M" : "max"));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid)
+			_exit(way ? charged_too_much(&p) :
+			      charged_for_windows(&p));
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(true, WIFEXITED(status));
+		EXPECT_EQ(0, WEXITSTATUS(status));
+		EXPECT_EQ(0, rmdir(CGROUP));
+		EXPECT_EQ(0, dev_remove(&p.a));
+		EXPECT_EQ(0, dev_remove(&p.b));
 	}
 }
 

@@ -1111,7 +1111,7 @@ TEST_F(migration, mappings_changed_later)
 	EXPECT_EQ(SIGBUS, write_fault(p));
 	munmap(p, SCRATCH);
 	EXPECT_EQ(0, scratch_check(d, 1));
-	ASSERT_EQ(0, madvise(d->map + window, WINDOW, MADV_DONTNEED));
+	EXPECT_EQ(-1, madvise(d->map + window, WINDOW, MADV_DONTNEED));
 	EXPECT_EQ(0, write_fault(d->map + window));
 	EXPECT_EQ(0, migrates(d, &self->p.b, 2));
 }
