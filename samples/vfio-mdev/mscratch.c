@@ -28,8 +28,11 @@
 #include <linux/pci_ids.h>
 #include <linux/pci_regs.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
 #include <linux/uaccess.h>
@@ -37,6 +40,7 @@
 #include <linux/vfio_migration.h>
 #include <linux/vfio_migration_compat.h>
 #include <linux/vmalloc.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "mscratch.h"
@@ -154,16 +158,20 @@ struct mscratch_saved {
  *	those that it can are dirty as well while the device runs
  * @open_lock: guards @opens
  * @opens: open file descriptors
- * @regs_lock: guards @config, @dma, @activity, @waits, @regs_dirty
+ * @regs_lock: guards @config, @dma, @activity, @waits, @busy, @regs_dirty
  * @config: configuration space
  * @dma: registers
  * @activity: what it does by itself
  * @waits: a DMA was started that begins when the device runs
+ * @busy: one is under way
  * @regs_dirty: @dma is to be sent
  * @section: where the registers are in what migrates
  * @dma_work: does the DMA with @job
  * @job: the registers when it was started; belongs to @dma_work while BUSY
+ * @idle: for those who wait until a DMA has ended
  * @cancel: DMA has to end at once
+ * @worker_lock: guards @worker
+ * @worker: the thread that does @dma_work, while it does
  * @pin_lock: held while pages of the guest are pinned; guards what follows
  * @hold_until: in jiffies, no pages are pinned before
  * @hold: @hold_until is in force
@@ -191,13 +199,17 @@ struct mscratch {
 	struct mscratch_dma dma;
 	enum mscratch_activity activity;
 	bool waits;
+	bool busy;
 	bool regs_dirty;
 
 	struct vfio_migration_section section;
 
 	struct work_struct dma_work;
 	struct mscratch_dma job;
+	wait_queue_head_t idle;
 	bool cancel;
+	spinlock_t worker_lock;	/* guards worker */
+	struct task_struct *worker;
 
 	struct mutex pin_lock;	/* held while pages are pinned */
 	unsigned long hold_until;
@@ -353,14 +365,34 @@ static int mscratch_dma(struct mscratch *ms, const struct mscratch_dma *job)
 	return 0;
 }
 
+static void mscratch_set_worker(struct mscratch *ms, struct task_struct *worker)
+{
+	spin_lock(&ms->worker_lock);
+	ms->worker = worker;
+	spin_unlock(&ms->worker_lock);
+}
+
+/*
+ * The guest's memory may be a page that does not come, because a program keeps
+ * it back with userfaultfd for one.  Nobody can kill a thread of the kernel that
+ * waits for it, so there is a signal for the end of the DMA.
+ */
 static void mscratch_dma_work(struct work_struct *work)
 {
 	struct mscratch *ms = container_of(work, struct mscratch, dma_work);
 	bool interrupt = ms->job.control & MSCRATCH_DMA_IRQ;
-	int ret = mscratch_dma(ms, &ms->job);
+	int ret;
+
+	allow_kernel_signal(SIGKILL);
+	mscratch_set_worker(ms, current);
+	ret = mscratch_dma(ms, &ms->job);
+	mscratch_set_worker(ms, NULL);
+	/* One that came too late is not for what this thread does next */
+	disallow_signal(SIGKILL);
 
 	/* Once it is not BUSY any more, the job may be the next one */
 	mutex_lock(&ms->regs_lock);
+	ms->busy = false;
 	ms->dma.status = ret ? MSCRATCH_STATUS_ERROR : MSCRATCH_STATUS_DONE;
 	ms->dma.error = -ret;
 	if (!ret)
@@ -368,6 +400,7 @@ static void mscratch_dma_work(struct work_struct *work)
 	ms->regs_dirty = true;
 	mutex_unlock(&ms->regs_lock);
 
+	wake_up(&ms->idle);
 	if (interrupt)
 		mscratch_interrupt(ms);
 }
@@ -377,6 +410,7 @@ static void mscratch_dma_begin(struct mscratch *ms)
 {
 	lockdep_assert_held(&ms->regs_lock);
 	ms->waits = false;
+	ms->busy = true;
 	ms->job = ms->dma;
 	queue_work(mscratch_workqueue, &ms->dma_work);
 }
@@ -402,41 +436,56 @@ static void mscratch_unmapped(struct mscratch_host *host)
  * The state is the scratch memory and the registers of the DMA engine.
  */
 
-/* One that is under way is finished */
-static void mscratch_no_dma(struct mscratch *ms,
-			    enum mscratch_activity activity)
+/* What it was before */
+static enum mscratch_activity
+mscratch_set_activity(struct mscratch *ms, enum mscratch_activity activity)
 {
+	enum mscratch_activity before;
+
 	mutex_lock(&ms->regs_lock);
+	before = ms->activity;
 	ms->activity = activity;
+	if (activity == MSCRATCH_RUNNING && ms->waits)
+		mscratch_dma_begin(ms);
 	mutex_unlock(&ms->regs_lock);
+
+	return before;
+}
+
+/*
+ * One that is under way is finished, which may need memory of the guest that
+ * userspace keeps back: whoever waits for that can be killed, and then the device
+ * goes on.
+ */
+static int mscratch_no_dma(struct mscratch *ms, enum mscratch_activity activity)
+{
+	enum mscratch_activity before = mscratch_set_activity(ms, activity);
+
+	if (wait_event_killable(ms->idle, !READ_ONCE(ms->busy))) {
+		mscratch_set_activity(ms, before);
+		return -EINTR;
+	}
+	/* It has raised its interrupt as well */
 	flush_work(&ms->dma_work);
+
+	return 0;
 }
 
 /* No new DMA begins.  The registers go on working. */
 static int mscratch_quiesce(void *data)
 {
-	mscratch_no_dma(data, MSCRATCH_QUIET);
-
-	return 0;
+	return mscratch_no_dma(data, MSCRATCH_QUIET);
 }
 
 /* No new DMA is started. */
 static int mscratch_stop(void *data)
 {
-	mscratch_no_dma(data, MSCRATCH_STOPPED);
-
-	return 0;
+	return mscratch_no_dma(data, MSCRATCH_STOPPED);
 }
 
 static int mscratch_start(void *data)
 {
-	struct mscratch *ms = data;
-
-	mutex_lock(&ms->regs_lock);
-	ms->activity = MSCRATCH_RUNNING;
-	if (ms->waits)
-		mscratch_dma_begin(ms);
-	mutex_unlock(&ms->regs_lock);
+	mscratch_set_activity(data, MSCRATCH_RUNNING);
 
 	return 0;
 }
@@ -577,6 +626,18 @@ static int mscratch_load(void *data, u64 pos, const void *buf, size_t len)
 	return 0;
 }
 
+/* One that is under way ends where it is, whatever it waits for */
+static void mscratch_cancel_dma(struct mscratch *ms)
+{
+	WRITE_ONCE(ms->cancel, true);
+	spin_lock(&ms->worker_lock);
+	if (ms->worker)
+		send_sig(SIGKILL, ms->worker, 1);
+	spin_unlock(&ms->worker_lock);
+	flush_work(&ms->dma_work);
+	WRITE_ONCE(ms->cancel, false);
+}
+
 /* As after power-on; interrupts stay with whoever set them up. */
 static void mscratch_reset(void *data)
 {
@@ -584,9 +645,8 @@ static void mscratch_reset(void *data)
 	struct mscratch *ms = data;
 	u8 *c = ms->config;
 
-	WRITE_ONCE(ms->cancel, true);
-	mscratch_no_dma(ms, MSCRATCH_STOPPED);
-	WRITE_ONCE(ms->cancel, false);
+	mscratch_set_activity(ms, MSCRATCH_STOPPED);
+	mscratch_cancel_dma(ms);
 
 	memset(ms->scratch, 0, ms->type->size);
 	bitmap_fill(ms->dirty, ms->pages);
@@ -1270,6 +1330,8 @@ static int mscratch_setup(struct mscratch *ms, const struct mscratch_type *type)
 	mutex_init(&ms->pin_lock);
 	mutex_init(&ms->irq_lock);
 	INIT_WORK(&ms->dma_work, mscratch_dma_work);
+	init_waitqueue_head(&ms->idle);
+	spin_lock_init(&ms->worker_lock);
 	ms->scratch = vmalloc_user(type->size);
 	ms->dirty = bitmap_zalloc(ms->pages, GFP_KERNEL);
 	ms->mapped = bitmap_zalloc(ms->pages, GFP_KERNEL);

@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -610,6 +611,221 @@ TEST_F(fault, session_ends_while_a_page_does_not_come)
 		ASSERT_EQ(0, scratch_fill(d, 1));
 	}
 	EXPECT_EQ(0, migrates(&self->p.a, &self->p.b, 4));
+}
+
+/*
+ * DMA that waits for userspace
+ */
+
+/* Sleeping where only a signal that kills may reach it; false if it ended */
+static bool sleeps(pid_t pid)
+{
+	char path[64], text[256], *end;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	do {
+		sched_yield();
+		f = fopen(path, "re");
+		if (!f || !fgets(text, sizeof(text), f))
+			return false;
+		fclose(f);
+		end = strrchr(text, ')');
+	} while (end && end[2] != 'D' && end[2] != 'Z');
+
+	return end && end[2] == 'D';
+}
+
+/* A program whose memory the device gets at, and who owns nothing of the device */
+static pid_t page_owner(struct dev *d, int absent, __u64 iova)
+{
+	int ready[2], container = d->u.container;
+	char *page, byte = 1;
+	pid_t pid;
+
+	if (pipe(ready))
+		return -errno;
+	pid = fork();
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(d->u.device);
+		close(d->u.group);
+		munmap(d->map, d->mig.size);
+		page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			    absent, 0);
+		if (page == MAP_FAILED ||
+		    container_map(container, page, iova, PAGE) ||
+		    write(ready[1], &byte, 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(ready[1]);
+	if (pid > 0 && read(ready[0], &byte, 1) != 1)
+		pid = -EIO;
+	close(ready[0]);
+
+	return pid;
+}
+
+/* Does the DMA get so far that it waits for the page? */
+static bool dma_waits(const struct dev *d, int absent)
+{
+	while (!ioctl(absent, VFIO_TEST_MIGRATION_WAITERS))
+		if (reg_get32(d, MSCRATCH_REG_DMA_STATUS) !=
+		    MSCRATCH_STATUS_BUSY)
+			return false;
+
+	return true;
+}
+
+/* If it does not end without the page, it gets it, so that others can go on */
+static bool ends_without(int absent, pid_t pid, int want)
+{
+	bool ended = ends(pid, want);
+
+	if (!ended)
+		ioctl(absent, VFIO_TEST_MIGRATION_GIVE);
+
+	return ended;
+}
+
+/* Waits for the pipe and closes the device, of which it has the last descriptor */
+static pid_t last_user(struct dev *d, int start)
+{
+	char byte;
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	munmap(d->map, d->mig.size);
+	_exit(read(start, &byte, 1) != 1 || close(d->u.device));
+}
+
+/*
+ * A page of the guest that does not come keeps nobody for good: whoever stops the
+ * device can be killed, and a reset and the last close end the DMA.
+ */
+TEST_F(fault, dma_to_a_page_that_does_not_come)
+{
+	static const char * const ends_by[] = { "reset", "close" };
+	struct dev *d = &self->p.a;
+	unsigned int how, version;
+	pid_t owner, one;
+	int absent, start[2];
+	__u64 iova;
+
+	for (how = 0; how < 4; how++) {
+		TH_LOG("%s, %s", how & 1 ? "rw" : "pin", ends_by[how / 2]);
+		absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
+		ASSERT_LE(0, absent);
+		/* A mapping is its owner's to take back */
+		iova = IOVA + how * PAGE;
+		owner = page_owner(d, absent, iova);
+		ASSERT_LT(0, owner);
+		ASSERT_EQ(0, dma_start(d, iova, 0, PAGE,
+				       how & 1 ? MSCRATCH_DMA_RW : 0));
+		ASSERT_EQ(true, dma_waits(d, absent));
+
+		for (version = 1; version < 3; version++) {
+			one = fork();
+			ASSERT_LE(0, one);
+			if (!one)
+				_exit(version == 1 ? state_set(d, STOP) :
+				      v2_go(d, V2_RUNNING_P2P));
+			ASSERT_EQ(true, sleeps(one));
+			kill(one, SIGKILL);
+			EXPECT_EQ(true, ends_without(absent, one, SIGKILL));
+			/* It runs as before */
+			EXPECT_EQ(RUNNING, state_get(d));
+			EXPECT_EQ(V2_RUNNING, v2_get(d));
+			EXPECT_EQ(MSCRATCH_STATUS_BUSY,
+				  reg_get32(d, MSCRATCH_REG_DMA_STATUS));
+		}
+		EXPECT_EQ(1, ioctl(absent, VFIO_TEST_MIGRATION_WAITERS));
+
+		ASSERT_EQ(0, pipe(start));
+		if (how / 2) {
+			one = last_user(d, start[0]);
+			ASSERT_LT(0, one);
+			dev_close(d);
+			ASSERT_EQ(1, write(start[1], "", 1));
+		} else {
+			one = fork();
+			ASSERT_LE(0, one);
+			if (!one)
+				_exit(dev_reset(d));
+		}
+		EXPECT_EQ(true, ends_without(absent, one, 0));
+		EXPECT_EQ(0, ioctl(absent, VFIO_TEST_MIGRATION_WAITERS));
+		close(start[0]);
+		close(start[1]);
+		kill(owner, SIGKILL);
+		waitpid(owner, NULL, 0);
+		close(absent);
+
+		if (how / 2) {
+			ASSERT_EQ(0, dev_open(d));
+			ASSERT_EQ(0, dev_map(d));
+		}
+		EXPECT_STREQ("", not_pristine(d));
+		EXPECT_EQ(0, migrates(d, &self->p.b, how));
+		ASSERT_EQ(0, dev_reset(&self->p.b));
+	}
+}
+
+/*
+ * A page that comes after all is what the DMA gets.  Whoever stops the device
+ * waits for that, and if he was killed before, it runs on.
+ */
+TEST_F(fault, dma_to_a_page_that_comes_late)
+{
+	struct dev *d = &self->p.a;
+	int absent, status;
+	unsigned int how;
+	pid_t owner, one;
+	char seen[PAGE];
+	__u64 iova;
+
+	for (how = 0; how < 4; how++) {
+		bool killed = how / 2;
+
+		TH_LOG("%s, %s", how & 1 ? "rw" : "pin",
+		       killed ? "killed" : "stopped");
+		absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
+		ASSERT_LE(0, absent);
+		iova = IOVA + how * PAGE;
+		owner = page_owner(d, absent, iova);
+		ASSERT_LT(0, owner);
+		ASSERT_EQ(0, scratch_fill(d, 1));
+		ASSERT_EQ(0, dma_start(d, iova, 0, PAGE,
+				       how & 1 ? MSCRATCH_DMA_RW : 0));
+		ASSERT_EQ(true, dma_waits(d, absent));
+		one = fork();
+		ASSERT_LE(0, one);
+		if (!one)
+			_exit(state_set(d, STOP));
+		ASSERT_EQ(true, sleeps(one));
+		if (killed) {
+			kill(one, SIGKILL);
+			EXPECT_EQ(true, ends_without(absent, one, SIGKILL));
+		}
+		ASSERT_EQ(0, ioctl(absent, VFIO_TEST_MIGRATION_GIVE));
+		if (!killed) {
+			ASSERT_EQ(one, waitpid(one, &status, 0));
+			EXPECT_EQ(0, status);
+		}
+		EXPECT_EQ(MSCRATCH_STATUS_DONE, dma_wait(d));
+		EXPECT_EQ(killed ? RUNNING : STOP, state_get(d));
+		ASSERT_EQ(0, scratch_read(d, 0, seen, PAGE));
+		EXPECT_EQ(true, all_zero(seen, PAGE));
+		EXPECT_EQ(killed, runs(d));
+		kill(owner, SIGKILL);
+		waitpid(owner, NULL, 0);
+		close(absent);
+		ASSERT_EQ(0, state_set(d, RUNNING));
+		EXPECT_EQ(true, runs(d));
+	}
 }
 
 static long long number_get(const char *path)
