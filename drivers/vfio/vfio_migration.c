@@ -454,10 +454,11 @@ int vfm_save_commit(struct vfio_migration *m)
 {
 	struct vfm_save *save = &m->save;
 	size_t used = 0, summed = 0, len;
-	int ret = 0;
+	int ret;
 
-	if (READ_ONCE(m->fail_save))
-		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
+	ret = vfm_fault_save(m);
+	if (ret)
+		return ret;
 
 	while (used < m->window_size) {
 		if (save->frame_pos < save->frame_len) {
@@ -786,8 +787,9 @@ int vfm_load_commit(struct vfio_migration *m, u64 len)
 
 	if (m->state != VFM_RESUMING || len > m->window_size)
 		return -EINVAL;
-	if (READ_ONCE(m->fail_load))
-		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
+	ret = vfm_fault_load(m);
+	if (ret)
+		return ret;
 
 	ret = vfm_load_chunk(m, len);
 	if (ret) {
@@ -1092,16 +1094,27 @@ static int vfm_state_get(void *data, u64 *value)
 }
 DEFINE_DEBUGFS_ATTRIBUTE(vfm_state_fops, vfm_state_get, NULL, "%llu\n");
 
+#ifdef CONFIG_VFIO_MIGRATION_FAULT_INJECTION
+static void vfm_debugfs_add_faults(struct vfm_faults *faults, struct dentry *d)
+{
+	debugfs_create_x32("fail_state", 0600, d, &faults->state);
+	debugfs_create_x32("fail_v2_state", 0600, d, &faults->v2_state);
+	debugfs_create_bool("fail_save", 0600, d, &faults->save);
+	debugfs_create_bool("fail_load", 0600, d, &faults->load);
+	debugfs_create_bool("fail_fatal", 0600, d, &faults->fatal);
+}
+#else
+static void vfm_debugfs_add_faults(struct vfm_faults *faults, struct dentry *d)
+{
+}
+#endif
+
 static void vfm_debugfs_add(struct vfio_migration *m, const char *name)
 {
 	struct dentry *d = debugfs_create_dir(name, vfm_debugfs);
 
 	m->debugfs = d;
-	debugfs_create_x32("fail_state", 0600, d, &m->fail_state);
-	debugfs_create_x32("fail_v2_state", 0600, d, &m->fail_v2_state);
-	debugfs_create_bool("fail_save", 0600, d, &m->fail_save);
-	debugfs_create_bool("fail_load", 0600, d, &m->fail_load);
-	debugfs_create_bool("fail_fatal", 0600, d, &m->fail_fatal);
+	vfm_debugfs_add_faults(&m->faults, d);
 	debugfs_create_file("state", 0400, d, m, &vfm_state_fops);
 	debugfs_create_u64("bytes_saved", 0400, d, &m->bytes_saved);
 	debugfs_create_u64("bytes_loaded", 0400, d, &m->bytes_loaded);

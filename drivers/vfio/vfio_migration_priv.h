@@ -210,6 +210,24 @@ struct vfm_load {
 };
 
 /**
+ * struct vfm_faults - failures that are asked for
+ * @state: set bits are values of device_state that cannot be entered
+ * @v2_state: the same for the states of version 2
+ * @save: no chunk can be had
+ * @load: no chunk is taken
+ * @fatal: these failures lead to the error state
+ */
+struct vfm_faults {
+#ifdef CONFIG_VFIO_MIGRATION_FAULT_INJECTION
+	u32 state;
+	u32 v2_state;
+	bool save;
+	bool load;
+	bool fatal;
+#endif
+};
+
+/**
  * struct vfio_migration - the migration of a device
  * @core: what the core of VFIO knows of it
  * @params: what the driver said
@@ -241,11 +259,7 @@ struct vfm_load {
  * @sum_len: how much of it
  * @sum_stop: nobody wants the checksum any more
  * @debugfs: folder with all below
- * @fail_state: set bits are values of device_state that cannot be entered
- * @fail_v2_state: the same for the states of version 2
- * @fail_save: no chunk can be had
- * @fail_load: no chunk is taken
- * @fail_fatal: these failures lead to the error state
+ * @faults: what is to fail
  * @bytes_saved: bytes in chunks that userspace was done with
  * @bytes_loaded: bytes that userspace gave
  * @chunks_saved: the chunks of @bytes_saved
@@ -287,11 +301,7 @@ struct vfio_migration {
 	bool sum_stop;
 
 	struct dentry *debugfs;
-	u32 fail_state;
-	u32 fail_v2_state;
-	bool fail_save;
-	bool fail_load;
-	bool fail_fatal;
+	struct vfm_faults faults;
 	u64 bytes_saved;
 	u64 bytes_loaded;
 	u64 chunks_saved;
@@ -327,6 +337,54 @@ static inline int vfm_failed(struct vfio_migration *m, int error, bool fatal)
 
 	return error;
 }
+
+/* Each returns 0, or what whatever is asked to fail fails with */
+#ifdef CONFIG_VFIO_MIGRATION_FAULT_INJECTION
+static inline int vfm_fault(struct vfio_migration *m, bool asked)
+{
+	return asked ? vfm_failed(m, -EIO, READ_ONCE(m->faults.fatal)) : 0;
+}
+
+static inline int vfm_fault_state(struct vfio_migration *m, u32 device_state)
+{
+	return vfm_fault(m, READ_ONCE(m->faults.state) & BIT(device_state));
+}
+
+static inline int vfm_fault_v2_state(struct vfio_migration *m, u32 state)
+{
+	return vfm_fault(m, READ_ONCE(m->faults.v2_state) & BIT(state));
+}
+
+static inline int vfm_fault_save(struct vfio_migration *m)
+{
+	return vfm_fault(m, READ_ONCE(m->faults.save));
+}
+
+static inline int vfm_fault_load(struct vfio_migration *m)
+{
+	return vfm_fault(m, READ_ONCE(m->faults.load));
+}
+#else
+static inline int vfm_fault_state(struct vfio_migration *m, u32 device_state)
+{
+	return 0;
+}
+
+static inline int vfm_fault_v2_state(struct vfio_migration *m, u32 state)
+{
+	return 0;
+}
+
+static inline int vfm_fault_save(struct vfio_migration *m)
+{
+	return 0;
+}
+
+static inline int vfm_fault_load(struct vfio_migration *m)
+{
+	return 0;
+}
+#endif
 
 /* The driver says if it is */
 static inline int vfm_callback_failed(struct vfio_migration *m, int error)

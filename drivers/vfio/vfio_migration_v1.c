@@ -177,8 +177,9 @@ static int vfm_v1_set_state(struct vfio_migration *m, u32 device_state)
 	if (m->owner == VFM_V2)
 		return -EBUSY;
 
-	if (state != at && (READ_ONCE(m->fail_state) & BIT(device_state)))
-		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
+	ret = state != at ? vfm_fault_state(m, device_state) : 0;
+	if (ret)
+		return ret;
 
 	for (; at != state; at = next) {
 		next = vfm_v1_next(at, state);

@@ -415,8 +415,9 @@ static int vfm_v2_set_state(struct vfio_migration *m, u32 wanted,
 	ret = vfm_v2_check(m, wanted);
 	if (ret)
 		return ret;
-	if (wanted != m->state && (READ_ONCE(m->fail_v2_state) & BIT(wanted)))
-		return vfm_failed(m, -EIO, READ_ONCE(m->fail_fatal));
+	ret = wanted != m->state ? vfm_fault_v2_state(m, wanted) : 0;
+	if (ret)
+		return ret;
 
 	if (vfm_v2_begins(m, wanted)) {
 		*filp = vfm_v2_open(m, wanted != VFM_RESUMING);
