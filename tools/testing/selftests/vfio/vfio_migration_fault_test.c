@@ -1099,4 +1099,206 @@ TEST(checksum_is_given_up)
 	free(buf);
 }
 
+/*
+ * Memory that cannot be had
+ */
+
+#define FAILSLAB	"/sys/kernel/debug/failslab/"
+#define MOST_ALLOCATIONS	500
+
+/* The @nth allocation of this thread fails, 0 for none */
+static void fail_nth(int fd, unsigned int nth)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", nth);
+
+	if (pwrite(fd, text, len, 0) != len)
+		abort();
+}
+
+/* Was it reached?  From here on none fails. */
+static bool has_failed(int fd)
+{
+	char text[16] = "1";
+
+	if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+		abort();
+	fail_nth(fd, 0);
+
+	return !atoi(text);
+}
+
+enum {
+	OPEN_DEVICE,
+	ASK_FOR_THE_REGION,
+	BEGIN_TO_SAVE,
+	BEGIN_TO_LOAD,
+	MAKE_A_DEVICE,
+	LOAD_THE_HEADER,
+	THINGS
+};
+
+static const char * const things_done[THINGS] = {
+	"open", "region", "save", "load", "make", "header",
+};
+
+/* Two devices, the other one of which is small, and a session of either */
+struct short_of_memory {
+	struct dev *d;
+	struct dev small;
+	struct stream s;
+	int fd;
+};
+
+static int small_make(const struct dev *d)
+{
+	struct vfio_test_migration small = {
+		.state_size = 3 * PAGE, .version = 1, .window = PAGE,
+		.section_pos = 3 * PAGE - 64, .section_len = 64, .mmap = 1,
+	};
+
+	return ioctl(d->u.device, VFIO_TEST_MIGRATION_CREATE, &small) ?
+	       -errno : 0;
+}
+
+/* Before it, with memory to be had */
+static int prepare(int thing, struct short_of_memory *m)
+{
+	int ret;
+
+	m->fd = -1;
+	switch (thing) {
+	case OPEN_DEVICE:
+		close(m->d->u.device);
+		m->d->u.device = -1;
+		return 0;
+	case MAKE_A_DEVICE:
+	case LOAD_THE_HEADER:
+		m->small.u.device = open("/dev/vfio_test_migration",
+					 O_RDWR | O_CLOEXEC);
+		if (m->small.u.device < 0)
+			return -errno;
+		if (thing == MAKE_A_DEVICE)
+			return 0;
+		stream_free(&m->s);
+		ret = small_make(&m->small);
+		ret = ret ?: v2_save(&m->small, &m->s, PAGE);
+
+		return ret ?: v2_set(&m->small, V2_RESUMING, &m->fd);
+	default:
+		return 0;
+	}
+}
+
+/* What is done with memory short: 0 or a negative errno */
+static int do_thing(int thing, struct short_of_memory *m)
+{
+	struct dev *d = m->d;
+	struct vfio_region_info info = {
+		.argsz = sizeof(info), .index = d->index,
+	};
+	long n;
+
+	switch (thing) {
+	case OPEN_DEVICE:
+		d->u.device = group_device(d->u.group, d->name);
+		return d->u.device < 0 ? d->u.device : 0;
+	case ASK_FOR_THE_REGION:
+		return ioctl(d->u.device, VFIO_DEVICE_GET_REGION_INFO, &info) ?
+		       -errno : 0;
+	case BEGIN_TO_SAVE:
+		return v2_set(d, V2_SAVING, &m->fd);
+	case BEGIN_TO_LOAD:
+		return v2_set(d, V2_RESUMING, &m->fd);
+	case MAKE_A_DEVICE:
+		return small_make(&m->small);
+	default:
+		n = v2_write(m->fd, m->s.data, 64);
+		return n == 64 ? 0 : n;
+	}
+}
+
+/* Afterwards: what has failed can be done now, and all is as it was */
+static int tidy_up(int thing, struct short_of_memory *m, int error)
+{
+	struct dev *d = m->d;
+	int ret = 0;
+
+	switch (thing) {
+	case OPEN_DEVICE:
+		if (error)
+			ret = do_thing(thing, m);
+		break;
+	case BEGIN_TO_SAVE:
+	case BEGIN_TO_LOAD:
+		/* It has not begun */
+		if (error && v2_get(d) != V2_RUNNING)
+			return -EBADMSG;
+		break;
+	case MAKE_A_DEVICE:
+		if (error)
+			ret = small_make(&m->small);
+		close(m->small.u.device);
+		break;
+	case LOAD_THE_HEADER:
+		/* Where it goes on is lost, but for the device it is not */
+		ret = dev_reset(&m->small);
+		ret = ret ?: v2_load(&m->small, &m->s, PAGE);
+		close(m->small.u.device);
+		break;
+	}
+	if (m->fd >= 0)
+		close(m->fd);
+
+	return ret ?: dev_reset(d);
+}
+
+/*
+ * Each allocation can fail, one after the other: it is an error, or it makes no
+ * difference, and the next time all is well.
+ */
+TEST_F(fault, each_allocation_fails)
+{
+	struct short_of_memory m = { .d = &self->p.b };
+	unsigned int nth, errors;
+	int thing, ret, nth_fd;
+	bool failed;
+
+	nth_fd = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	if (nth_fd < 0 || access(FAILSLAB, F_OK))
+		SKIP(return, "fault.each_allocation_fails: this kernel does not fail on purpose");
+	ASSERT_EQ(0, file_write(FAILSLAB "ignore-gfp-wait", "N"));
+	ASSERT_EQ(0, file_write(FAILSLAB "verbose", "0"));
+	munmap(m.d->map, m.d->mig.size);
+	m.d->map = NULL;
+
+	for (thing = 0; thing < THINGS; thing++) {
+		errors = 0;
+		failed = true;
+		for (nth = 1; failed && nth < MOST_ALLOCATIONS; nth++) {
+			ASSERT_EQ(0, prepare(thing, &m));
+			fail_nth(nth_fd, nth);
+			ret = do_thing(thing, &m);
+			failed = has_failed(nth_fd);
+			errors += !!ret;
+			if (!failed)
+				EXPECT_EQ(0, ret);
+			/* ENFILE is a file that there is no memory for */
+			if (ret && ret != -ENFILE)
+				EXPECT_EQ(-ENOMEM, ret);
+			ASSERT_EQ(0, tidy_up(thing, &m, ret));
+		}
+		TH_LOG("%s: %u allocations, %u errors", things_done[thing],
+		       nth - 2, errors);
+		EXPECT_GT(MOST_ALLOCATIONS, nth);
+		EXPECT_LT(0, errors);
+	}
+	stream_free(&m.s);
+	close(nth_fd);
+	ASSERT_EQ(0, file_write(FAILSLAB "ignore-gfp-wait", "Y"));
+	ASSERT_EQ(0, dev_map(m.d));
+	EXPECT_STREQ("", not_pristine(m.d));
+	EXPECT_EQ(0, migrates(&self->p.a, m.d, 4));
+}
+
 TEST_HARNESS_MAIN

@@ -416,7 +416,9 @@ static int test_create(struct test_device *t, const void __user *arg)
 		t->ops.load = NULL;
 	}
 	t->blocks = DIV_ROUND_UP(c->state_size, BLOCK);
-	t->state = vmalloc_user(ALIGN(c->state_size, PAGE_SIZE));
+	/* A test makes it fail */
+	t->state = __vmalloc(ALIGN(c->state_size, PAGE_SIZE),
+			     GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN);
 	t->dirty = bitmap_zalloc(t->blocks, GFP_KERNEL);
 	ret = -ENOMEM;
 	if (!t->state || !t->dirty)
