@@ -480,6 +480,143 @@ TEST_F(pci, memory_that_is_disabled)
 	EXPECT_EQ(0, memcmp(want, have, sizeof(want)));
 }
 
+/*
+ * Interrupts
+ */
+
+/* -1 disconnects */
+static int intx_connect(const struct dev *d, int eventfd)
+{
+	char buf[sizeof(struct vfio_irq_set) + sizeof(__s32)] = {};
+	struct vfio_irq_set *set = (void *)buf;
+
+	set->argsz = sizeof(buf);
+	set->index = VFIO_PCI_INTX_IRQ_INDEX;
+	set->flags = VFIO_IRQ_SET_ACTION_TRIGGER | VFIO_IRQ_SET_DATA_EVENTFD;
+	set->count = 1;
+	memcpy(set->data, &eventfd, sizeof(__s32));
+	if (eventfd < 0) {
+		set->argsz = sizeof(*set);
+		set->flags = VFIO_IRQ_SET_ACTION_TRIGGER |
+			     VFIO_IRQ_SET_DATA_NONE;
+		set->count = 0;
+	}
+
+	return ioctl(d->u.device, VFIO_DEVICE_SET_IRQS, set) ? -errno : 0;
+}
+
+/* As a virtual machine does when its guest has seen to the interrupt */
+static int intx_unmask(const struct dev *d)
+{
+	struct vfio_irq_set set = {
+		.argsz = sizeof(set),
+		.flags = VFIO_IRQ_SET_ACTION_UNMASK | VFIO_IRQ_SET_DATA_NONE,
+		.index = VFIO_PCI_INTX_IRQ_INDEX,
+		.count = 1,
+	};
+
+	return ioctl(d->u.device, VFIO_DEVICE_SET_IRQS, &set) ? -errno : 0;
+}
+
+/* How often the host was interrupted by a line that the device is on, or -1 */
+static long intx_count(const char *name)
+{
+	FILE *f = fopen("/proc/interrupts", "re");
+	char line[1024], wanted[64], *at, *end;
+	long sum = -1, n;
+
+	snprintf(wanted, sizeof(wanted), "vfio-intx(%.40s)", name);
+	while (f && fgets(line, sizeof(line), f)) {
+		at = strchr(line, ':');
+		if (!at || !strstr(line, wanted))
+			continue;
+		sum = 0;
+		for (at++;; at = end) {
+			n = strtol(at, &end, 10);
+			if (end == at)
+				break;
+			sum += n;
+		}
+	}
+	if (f)
+		fclose(f);
+
+	return sum;
+}
+
+/* What an eventfd was signalled since, without waiting for it */
+static __u64 signals(int fd)
+{
+	__u64 count = 0;
+
+	return read(fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+/*
+ * An interrupt that the device raises while it is stopped is raised where its
+ * state is loaded: userspace gets it once, and again only if it has not seen to
+ * it when it wants the next one.  The host is not busy with it meanwhile.
+ */
+TEST_F(pci, interrupt_gets_to_the_destination)
+{
+	struct edu *a = &self->a, *b = &self->b;
+	__u16 command = 0;
+	struct pollfd event = { .events = POLLIN };
+	unsigned int way;
+	long before;
+
+	event.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	ASSERT_LE(0, event.fd);
+	for (way = 0; way < 6; way++) {
+		bool disabled = way & 1, computed = way & 2, silent = way & 4;
+
+		TH_LOG("way %u", way);
+		edu_fill(a, 1);
+		edu_write(a->bar, EDU_IRQ_ACKNOWLEDGE, ~0U);
+		edu_write(a->bar, EDU_STATUS, computed ? EDU_STATUS_IRQ : 0);
+		ASSERT_EQ(0, state_set(&a->d, STOP));
+		if (!silent)
+			edu_write(a->bar, EDU_IRQ_RAISE, 0x500);
+		ASSERT_EQ(0, edu_save(a, &self->s, way & 2));
+		edu_write(a->bar, EDU_IRQ_ACKNOWLEDGE, ~0U);
+		ASSERT_EQ(0, state_set(&a->d, RUNNING));
+
+		ASSERT_EQ(0, intx_connect(&b->d, event.fd));
+		before = intx_count(b->d.name);
+		ASSERT_LE(0, before);
+		if (disabled)
+			ASSERT_EQ(2, pwrite(b->d.u.device, &command, 2,
+					    b->d.config.offset + PCI_COMMAND));
+		ASSERT_EQ(0, edu_load(b, &self->s, way & 2));
+		stream_free(&self->s);
+		ASSERT_EQ(0, bus_master(&b->d, true));
+		if (!silent) {
+			ASSERT_EQ(1, poll(&event, 1, WAIT_MS));
+			EXPECT_EQ(1, signals(event.fd));
+			EXPECT_EQ(before + 1, intx_count(b->d.name));
+			EXPECT_EQ(0x500, edu_read(b->bar, EDU_IRQ_STATUS));
+			/* Nobody has acknowledged it */
+			ASSERT_EQ(0, intx_unmask(&b->d));
+			ASSERT_EQ(1, poll(&event, 1, WAIT_MS));
+			EXPECT_EQ(1, signals(event.fd));
+		}
+		edu_write(b->bar, EDU_IRQ_ACKNOWLEDGE, ~0U);
+		ASSERT_EQ(0, intx_unmask(&b->d));
+		before = intx_count(b->d.name);
+		EXPECT_EQ(0, signals(event.fd));
+		/* It goes on with the next one */
+		edu_write(b->bar, EDU_IRQ_RAISE, 1);
+		ASSERT_EQ(1, poll(&event, 1, WAIT_MS));
+		EXPECT_EQ(1, signals(event.fd));
+		EXPECT_EQ(before + 1, intx_count(b->d.name));
+		edu_write(b->bar, EDU_IRQ_ACKNOWLEDGE, ~0U);
+		ASSERT_EQ(0, intx_connect(&b->d, -1));
+		ASSERT_EQ(0, dev_reset(&b->d));
+		ASSERT_EQ(0, bus_master(&b->d, true));
+	}
+	close(event.fd);
+}
+
 /* A refused stream leads to the error state, from which a reset leads out */
 TEST_F(pci, wrong_state_is_refused)
 {
