@@ -1301,4 +1301,365 @@ TEST_F(fault, each_allocation_fails)
 	EXPECT_EQ(0, migrates(&self->p.a, m.d, 4));
 }
 
+/*
+ * Two devices of one virtual machine, which are migrated at once
+ */
+
+#define DEVICES		2
+#define PIECE		5000UL
+#define SMALL_PIECE	30UL
+#define GUEST_PAGES	64UL
+#define GUEST		(GUEST_PAGES * PAGE)
+
+/* Each from one container to the other */
+struct vm {
+	struct dev from[DEVICES];
+	struct dev to[DEVICES];
+	struct stream s[DEVICES];
+	int version;
+	int fd[DEVICES];	/* of version 2 */
+	char *guest;
+};
+
+static int vm_open(struct vm *vm)
+{
+	unsigned int i;
+	int ret;
+
+	memset(vm, 0, sizeof(*vm));
+	ret = devs_remove_all();
+	ret = ret ?: params_default();
+	ret = ret ?: param_set("window", 4 * PAGE);
+	for (i = 0; i < DEVICES; i++) {
+		ret = ret ?: dev_create(&vm->from[i], TYPE, 2 * i);
+		ret = ret ?: dev_create(&vm->to[i], TYPE, 2 * i + 1);
+		vm->fd[i] = -1;
+	}
+	ret = ret ?: dev_open(&vm->from[0]);
+	ret = ret ?: dev_open(&vm->to[0]);
+	ret = ret ?: dev_join(&vm->from[1], vm->from[0].u.container);
+	ret = ret ?: dev_join(&vm->to[1], vm->to[0].u.container);
+	for (i = 0; i < DEVICES; i++) {
+		ret = ret ?: dev_map(&vm->from[i]);
+		ret = ret ?: dev_map(&vm->to[i]);
+	}
+	vm->guest = page_alloc(GUEST);
+	if (!vm->guest)
+		ret = -ENOMEM;
+
+	return ret ?: container_map(vm->from[0].u.container, vm->guest, IOVA,
+				    GUEST);
+}
+
+static int vm_close(struct vm *vm)
+{
+	int ret = 0, i;
+
+	/* The containers are those of the first ones */
+	for (i = DEVICES - 1; i >= 0; i--) {
+		dev_close(&vm->from[i]);
+		dev_close(&vm->to[i]);
+		stream_free(&vm->s[i]);
+	}
+	munmap(vm->guest, GUEST);
+	for (i = 0; i < DEVICES; i++) {
+		ret = ret ?: dev_remove(&vm->from[i]);
+		ret = ret ?: dev_remove(&vm->to[i]);
+	}
+
+	return ret;
+}
+
+static int vm_set(struct vm *vm, struct dev *d, unsigned int i,
+		  unsigned int v1, unsigned int v2)
+{
+	int fd, ret;
+
+	if (vm->version == 1)
+		return state_set(d, v1);
+	ret = v2_set(d, v2, &fd);
+	if (fd >= 0) {
+		if (vm->fd[i] >= 0)
+			close(vm->fd[i]);
+		vm->fd[i] = fd;
+	}
+
+	return ret;
+}
+
+/* A piece of a stream: 1, 0 if there is no more, or an error */
+static int vm_save_some(struct vm *vm, unsigned int i)
+{
+	struct dev *d = &vm->from[i];
+	struct stream *s = &vm->s[i];
+	struct chunk c;
+	size_t had = s->size;
+	long n;
+	int ret;
+
+	if (vm->version == 1) {
+		ret = chunk_next(d, &c);
+		return ret <= 0 ? ret : stream_append(d, s, &c, BY_MMAP) ?: 1;
+	}
+	if (!s->room) {
+		s->room = 4 * SCRATCH;
+		s->data = malloc(s->room);
+	}
+	if (!s->data || had + PIECE > s->room)
+		return -E2BIG;
+	n = v2_read(vm->fd[i], s->data + had, PIECE);
+	if (n == -ENOMSG)
+		return 0;
+	s->size += n > 0 ? n : 0;
+
+	return n > 0 ? 1 : n;
+}
+
+/* What is at the end, the registers and the last record, comes piece by piece */
+static int vm_load_some(struct vm *vm, unsigned int i, size_t *at)
+{
+	struct stream *s = &vm->s[i];
+	size_t n = s->size - *at;
+	long ret;
+
+	if (!n)
+		return 0;
+	if (n > PIECE)
+		n = PIECE;
+	else if (n > SMALL_PIECE)
+		n = SMALL_PIECE;
+	if (vm->version == 1)
+		ret = stream_put(&vm->to[i], s->data + *at, n, BY_MMAP);
+	else
+		ret = v2_write(vm->fd[i], s->data + *at, n);
+	if (ret < 0)
+		return ret;
+	*at += n;
+
+	return vm->version == 1 || ret == (long)n ? 1 : -EIO;
+}
+
+/*
+ * A piece of each in turn, up to where there is no more for now.  One that has
+ * failed is left alone.
+ */
+static void vm_save(struct vm *vm, int *error)
+{
+	int more[DEVICES] = { 1, 1 };
+	unsigned int i;
+
+	while (more[0] || more[1]) {
+		for (i = 0; i < DEVICES; i++) {
+			if (more[i])
+				more[i] = vm_save_some(vm, i);
+			if (more[i] < 0) {
+				error[i] = more[i];
+				more[i] = 0;
+			}
+		}
+	}
+}
+
+static void vm_load(struct vm *vm, int *error)
+{
+	int more[DEVICES] = { !error[0], !error[1] };
+	size_t at[DEVICES] = {};
+	unsigned int i;
+
+	while (more[0] || more[1]) {
+		for (i = 0; i < DEVICES; i++) {
+			if (more[i])
+				more[i] = vm_load_some(vm, i, &at[i]);
+			if (more[i] < 0) {
+				error[i] = more[i];
+				more[i] = 0;
+			}
+		}
+	}
+}
+
+/* What one of them meets, and the other one does not notice */
+enum trouble {
+	NO_TROUBLE,
+	SAVE_FAILS,
+	RESET_WHILE_SAVED,
+	LOAD_IS_REFUSED,
+	RESET_WHILE_LOADED,
+};
+
+static int vm_trouble(struct vm *vm, enum trouble what, unsigned int i)
+{
+	struct dev *from = &vm->from[i];
+
+	switch (what) {
+	case SAVE_FAILS:
+		return debug_set(from, "fail_fatal", 1) ?:
+		       debug_set(from, "fail_save", 1);
+	case RESET_WHILE_SAVED:
+		return dev_reset(from);
+	case LOAD_IS_REFUSED:
+		vm->s[i].data[vm->s[i].size / 2] ^= 1;
+		return 0;
+	case RESET_WHILE_LOADED:
+		return dev_reset(&vm->to[i]);
+	default:
+		return 0;
+	}
+}
+
+static bool same_scratch(const struct dev *a, const struct dev *b)
+{
+	char *x = malloc(2 * SCRATCH), *y = x + SCRATCH;
+	bool same = x && !scratch_read(a, 0, x, SCRATCH) &&
+		    !scratch_read(b, 0, y, SCRATCH) && !memcmp(x, y, SCRATCH);
+
+	free(x);
+
+	return same;
+}
+
+FIXTURE(vm)
+{
+	struct vm vm;
+};
+
+FIXTURE_VARIANT(vm)
+{
+	int version;
+};
+
+FIXTURE_VARIANT_ADD(vm, v1) { .version = 1 };
+FIXTURE_VARIANT_ADD(vm, v2) { .version = 2 };
+
+FIXTURE_SETUP(vm)
+{
+	ASSERT_EQ(0, vm_open(&self->vm));
+	self->vm.version = variant->version;
+}
+
+FIXTURE_TEARDOWN(vm)
+{
+	EXPECT_EQ(0, vm_close(&self->vm));
+}
+
+/* What both did to the guest's memory is known, whoever did it */
+static void vm_run(struct __test_metadata *_metadata, struct vm *vm)
+{
+	int container = vm->from[0].u.container, error[DEVICES] = {};
+	unsigned int i, j;
+	__u64 dirty;
+
+	for (i = 0; i < DEVICES; i++) {
+		ASSERT_EQ(0, scratch_fill(&vm->from[i], 1 + i));
+		ASSERT_EQ(0, dma(&vm->from[i], IOVA, 0, PAGE,
+				 MSCRATCH_DMA_TO_GUEST));
+	}
+	ASSERT_EQ(0, dirty_start(container));
+	for (i = 0; i < 2; i++)
+		ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(0, dirty);
+	for (i = 0; i < DEVICES; i++)
+		ASSERT_EQ(0, vm_set(vm, &vm->from[i], i, PRE_COPY,
+				    V2_RUNNING_SAVING));
+	vm_save(vm, error);
+	for (i = 0; i < DEVICES; i++) {
+		/* More than a window, of each device other pages */
+		for (j = 0; j < 8; j++)
+			ASSERT_EQ(0, scratch_write(&vm->from[i],
+						   (2 * j + i) * PAGE, "dirty",
+						   6));
+		ASSERT_EQ(0, dma(&vm->from[i], IOVA + (3 + i) * PAGE,
+				 (7 + i) * PAGE, PAGE, MSCRATCH_DMA_TO_GUEST));
+	}
+	EXPECT_EQ(0, error[0]);
+	EXPECT_EQ(0, error[1]);
+	ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(3ULL << 3, dirty);
+	ASSERT_EQ(0, dirty_stop(container));
+}
+
+static void vm_migrate(struct __test_metadata *_metadata, struct vm *vm,
+		       enum trouble what, unsigned int bad)
+{
+	bool while_saved = what == SAVE_FAILS || what == RESET_WHILE_SAVED;
+	int error[DEVICES] = {};
+	size_t at = 0;
+	unsigned int i;
+
+	vm_run(_metadata, vm);
+	for (i = 0; i < DEVICES; i++)
+		ASSERT_EQ(0, vm_set(vm, &vm->from[i], i, STOP_COPY,
+				    V2_SAVING));
+	for (i = 0; i < DEVICES; i++)
+		ASSERT_EQ(1, vm_save_some(vm, i));
+	if (while_saved)
+		ASSERT_EQ(0, vm_trouble(vm, what, bad));
+	vm_save(vm, error);
+	for (i = 0; i < DEVICES; i++) {
+		if (while_saved && i == bad) {
+			EXPECT_EQ(what == SAVE_FAILS ? ERROR : RUNNING,
+				  state_get(&vm->from[i]));
+			error[i] = -EIO;
+			continue;
+		}
+		EXPECT_EQ(0, error[i]);
+		EXPECT_EQ(0, vm_set(vm, &vm->from[i], i, STOP, V2_STOPPED));
+	}
+
+	for (i = 0; i < DEVICES; i++)
+		ASSERT_EQ(0, vm_set(vm, &vm->to[i], i, RESUMING, V2_RESUMING));
+	if (what == RESET_WHILE_LOADED)
+		ASSERT_EQ(1, vm_load_some(vm, bad, &at));
+	if (!while_saved)
+		ASSERT_EQ(0, vm_trouble(vm, what, bad));
+	vm_load(vm, error);
+	for (i = 0; i < DEVICES; i++) {
+		struct dev *to = &vm->to[i];
+
+		if (what && i == bad) {
+			EXPECT_GT(0, error[i]);
+			continue;
+		}
+		EXPECT_EQ(0, error[i]);
+		EXPECT_EQ(0, vm_set(vm, to, i, RUNNING, V2_RUNNING));
+		EXPECT_EQ(RUNNING, state_get(to));
+		EXPECT_EQ(true, same_scratch(&vm->from[i], to));
+		EXPECT_EQ(IOVA + (3 + i) * PAGE,
+			  reg_get64(to, MSCRATCH_REG_DMA_IOVA));
+		EXPECT_EQ(2, reg_get64(to, MSCRATCH_REG_DMA_COUNT));
+	}
+	for (i = 0; i < DEVICES; i++) {
+		ASSERT_EQ(0, debug_set(&vm->from[i], "fail_save", 0));
+		ASSERT_EQ(0, debug_set(&vm->from[i], "fail_fatal", 0));
+		ASSERT_EQ(0, dev_reset(&vm->from[i]));
+		ASSERT_EQ(0, dev_reset(&vm->to[i]));
+		EXPECT_EQ(0, migrates(&vm->from[i], &vm->to[i], 5 + i));
+	}
+}
+
+TEST_F(vm, both_migrate)
+{
+	vm_migrate(_metadata, &self->vm, NO_TROUBLE, 0);
+}
+
+TEST_F(vm, one_fails_to_save)
+{
+	vm_migrate(_metadata, &self->vm, SAVE_FAILS, 0);
+}
+
+TEST_F(vm, one_is_reset_while_it_is_saved)
+{
+	vm_migrate(_metadata, &self->vm, RESET_WHILE_SAVED, 1);
+}
+
+TEST_F(vm, one_is_refused)
+{
+	vm_migrate(_metadata, &self->vm, LOAD_IS_REFUSED, 0);
+}
+
+TEST_F(vm, one_is_reset_while_it_is_loaded)
+{
+	vm_migrate(_metadata, &self->vm, RESET_WHILE_LOADED, 1);
+}
+
 TEST_HARNESS_MAIN

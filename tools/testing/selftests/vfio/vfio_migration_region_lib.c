@@ -271,15 +271,12 @@ int dev_create(struct dev *d, const char *type, unsigned int nr)
 }
 
 /* Finds the migration region as QEMU does, by its capability */
-int dev_open(struct dev *d)
+static int dev_describe(struct dev *d)
 {
 	struct region r;
 	unsigned int i;
-	int ret;
+	int ret = 0;
 
-	ret = user_open(&d->u, d->group, d->name);
-	if (ret)
-		return ret;
 	d->info.argsz = sizeof(d->info);
 	if (ioctl(d->u.device, VFIO_DEVICE_GET_INFO, &d->info))
 		ret = -errno;
@@ -307,6 +304,21 @@ int dev_open(struct dev *d)
 		dev_close(d);
 
 	return ret;
+}
+
+int dev_open(struct dev *d)
+{
+	int ret = user_open(&d->u, d->group, d->name);
+
+	return ret ?: dev_describe(d);
+}
+
+/* In a container that others use */
+int dev_join(struct dev *d, int container)
+{
+	int ret = user_join(&d->u, container, d->group, d->name);
+
+	return ret ?: dev_describe(d);
 }
 
 /* Maps what can be mapped, at the place it has in the region */

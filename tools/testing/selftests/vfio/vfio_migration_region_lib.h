@@ -110,6 +110,7 @@ int region_info(int device, unsigned int index, struct region *r);
 
 int dev_create(struct dev *d, const char *type, unsigned int nr);
 int dev_open(struct dev *d);
+int dev_join(struct dev *d, int container);
 int dev_map(struct dev *d);
 void dev_close(struct dev *d);
 int dev_remove(struct dev *d);
