@@ -845,6 +845,13 @@ TEST_F(pci, extension_that_fails)
 	ASSERT_EQ(0, param("open_error", -ENODEV));
 	EXPECT_EQ(-ENOENT, dev_open(d));
 	EXPECT_EQ(REGION, d->info.num_regions);
+	/* Nothing of the one that there was before answers */
+	ASSERT_EQ(0, user_open(&d->u, d->group, d->name));
+	EXPECT_EQ(-ENOTTY, v2_feature(d, sizeof(struct vfio_device_feature),
+				      VFIO_DEVICE_FEATURE_PROBE |
+				      VFIO_DEVICE_FEATURE_GET | V2_MIGRATION,
+				      NULL, 0));
+	user_close(&d->u);
 	ASSERT_EQ(0, param("open_error", 0));
 	edu_close(&self->b);
 	/* None of them has kept it */
