@@ -988,6 +988,16 @@ TEST(window_is_charged)
 }
 
 #define TRACEFS		"/sys/kernel/tracing/"
+#define WORK_BEGINS	TRACEFS "events/workqueue/workqueue_execute_start/enable"
+
+static void trace_empty(void)
+{
+	int fd = open(TRACEFS "trace", O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	if (fd < 0)
+		abort();
+	close(fd);
+}
 
 /* On which processor a worker began with @function, -1 if none did */
 static int worked_on(const char *function)
@@ -1012,31 +1022,26 @@ TEST_F(fault, dma_is_done_where_it_may_be)
 {
 	static const char mask[] =
 		"/sys/devices/virtual/workqueue/mscratch/cpumask";
-	static const char event[] =
-		TRACEFS "events/workqueue/workqueue_execute_start/enable";
 	char *guest = page_alloc(SCRATCH), text[24];
 	struct dev *d = &self->p.a;
 	cpu_set_t before, set;
 	unsigned int i;
-	int fd;
 
 	ASSERT_NE(NULL, guest);
 	ASSERT_EQ(0, container_map(d->u.container, guest, IOVA, SCRATCH));
 	ASSERT_EQ(0, sched_getaffinity(0, sizeof(before), &before));
 	mount("tracefs", TRACEFS, "tracefs", 0, NULL);
-	ASSERT_EQ(0, file_write(event, "1"));
+	ASSERT_EQ(0, file_write(WORK_BEGINS, "1"));
 	for (i = 0; i < 10; i++) {
 		CPU_ZERO(&set);
 		CPU_SET(~i & 1, &set);
 		ASSERT_EQ(0, sched_setaffinity(0, sizeof(set), &set));
 		ASSERT_EQ(0, file_write(mask, i & 1 ? "2" : "1"));
-		fd = open(TRACEFS "trace", O_WRONLY | O_TRUNC | O_CLOEXEC);
-		ASSERT_LE(0, fd);
-		close(fd);
+		trace_empty();
 		ASSERT_EQ(0, dma(d, IOVA, 0, PAGE, MSCRATCH_DMA_TO_GUEST));
 		EXPECT_EQ((int)(i & 1), worked_on("mscratch_dma_work"));
 	}
-	ASSERT_EQ(0, file_write(event, "0"));
+	ASSERT_EQ(0, file_write(WORK_BEGINS, "0"));
 	snprintf(text, sizeof(text), "%lx",
 		 (1UL << sysconf(_SC_NPROCESSORS_CONF)) - 1);
 	EXPECT_EQ(0, file_write(mask, text));
@@ -1062,7 +1067,10 @@ static int less(const void *a, const void *b)
 
 #define SUM_ROUNDS	9
 
-/* A checksum that nobody wants any more is not waited for */
+/*
+ * A checksum that nobody wants any more is not waited for.  One that has not begun
+ * shows nothing of that.
+ */
 TEST(checksum_is_given_up)
 {
 	double left[SUM_ROUNDS], ended[SUM_ROUNDS], start;
@@ -1074,12 +1082,17 @@ TEST(checksum_is_given_up)
 	ASSERT_NE(NULL, buf);
 	ASSERT_EQ(0, pair_open(&p, "mscratch-64m", WINDOW));
 	ASSERT_EQ(0, scratch_fill(&p.a, 1));
+	mount("tracefs", TRACEFS, "tracefs", 0, NULL);
+	ASSERT_EQ(0, file_write(WORK_BEGINS, "1"));
 	for (i = 0; i < SUM_ROUNDS; i++) {
 		for (way = 0; way < 2; way++) {
+			trace_empty();
 			/* All of the memory is summed up from its first chunk on */
 			ASSERT_EQ(0, state_set(&p.a, STOP_COPY));
 			ASSERT_EQ(1, chunk_next(&p.a, &c));
 			ASSERT_EQ(1, chunk_next(&p.a, &c));
+			while (worked_on("vfm_sum_work") < 0)
+				sched_yield();
 			start = now();
 			ASSERT_EQ(0, data_read(&p.a, c.offset, buf, c.size,
 					       BY_MMAP));
@@ -1090,6 +1103,7 @@ TEST(checksum_is_given_up)
 			*(way ? &ended[i] : &left[i]) = now() - start;
 		}
 	}
+	ASSERT_EQ(0, file_write(WORK_BEGINS, "0"));
 	qsort(left, SUM_ROUNDS, sizeof(*left), less);
 	qsort(ended, SUM_ROUNDS, sizeof(*ended), less);
 	TH_LOG("%.2f ms, and %.2f ms to its end", left[SUM_ROUNDS / 2],
