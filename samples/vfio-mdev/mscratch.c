@@ -392,7 +392,7 @@ static void mscratch_dma_work(struct work_struct *work)
 
 	/* Once it is not BUSY any more, the job may be the next one */
 	mutex_lock(&ms->regs_lock);
-	ms->busy = false;
+	WRITE_ONCE(ms->busy, false);
 	ms->dma.status = ret ? MSCRATCH_STATUS_ERROR : MSCRATCH_STATUS_DONE;
 	ms->dma.error = -ret;
 	if (!ret)
@@ -410,7 +410,7 @@ static void mscratch_dma_begin(struct mscratch *ms)
 {
 	lockdep_assert_held(&ms->regs_lock);
 	ms->waits = false;
-	ms->busy = true;
+	WRITE_ONCE(ms->busy, true);
 	ms->job = ms->dma;
 	queue_work(mscratch_workqueue, &ms->dma_work);
 }
@@ -626,7 +626,7 @@ static int mscratch_load(void *data, u64 pos, const void *buf, size_t len)
 	return 0;
 }
 
-/* One that is under way ends where it is, whatever it waits for */
+/* One that is under way ends where it is, if what it waits for can be killed */
 static void mscratch_cancel_dma(struct mscratch *ms)
 {
 	WRITE_ONCE(ms->cancel, true);
