@@ -145,13 +145,6 @@ static void vfm_sum_now(struct vfio_migration *m, struct vfm_sum *to,
 	vfm_sum_add(to, from, len);
 }
 
-/* These bytes are about to change */
-static void vfm_sum_before(struct vfio_migration *m, const void *at, size_t len)
-{
-	if (at < m->sum_from + m->sum_len && m->sum_from < at + len)
-		flush_work(&m->sum_work);
-}
-
 /* Nobody waits for what is of no use to anybody */
 static void vfm_sum_cancel(struct vfio_migration *m)
 {
@@ -717,7 +710,6 @@ static int vfm_load_piece(struct vfio_migration *m, const u8 *from, u64 *len)
 
 	if (pos < params->memory_size) {
 		*len = min(*len, params->memory_size - pos);
-		vfm_sum_before(m, params->memory + pos, *len);
 		memcpy(params->memory + pos, from, *len);
 		return 0;
 	}
