@@ -24,7 +24,6 @@
 #include <linux/debugfs.h>
 #include <linux/device.h>
 #include <linux/err.h>
-#include <linux/hash.h>
 #include <linux/kernel.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
@@ -52,60 +51,6 @@ static struct workqueue_struct *vfm_workqueue;
  * The checksum
  */
 
-/* Also where the compiler goes for size, as this is done for all of the state */
-static __always_inline void vfm_sum_word(u64 *words, u64 *sums, const u8 *from)
-{
-	*words += get_unaligned_le64(from);
-	/* Turned alone, it is where it was after 64 words of zeroes */
-	*sums = (rol64(*sums, 7) + *words) * GOLDEN_RATIO_64;
-}
-
-/* The calls may cut the bytes anywhere */
-static void vfm_sum_add(struct vfm_sum *sum, const u8 *from, size_t len)
-{
-	u64 words = sum->words, sums = sum->sums;
-
-	for (; len && sum->count; len--) {
-		sum->last[sum->count++] = *from++;
-		if (sum->count == sizeof(sum->last)) {
-			vfm_sum_word(&words, &sums, sum->last);
-			sum->count = 0;
-		}
-	}
-	for (; len >= 8 * sizeof(u64); len -= 8 * sizeof(u64)) {
-		vfm_sum_word(&words, &sums, from);
-		vfm_sum_word(&words, &sums, from + 8);
-		vfm_sum_word(&words, &sums, from + 16);
-		vfm_sum_word(&words, &sums, from + 24);
-		vfm_sum_word(&words, &sums, from + 32);
-		vfm_sum_word(&words, &sums, from + 40);
-		vfm_sum_word(&words, &sums, from + 48);
-		vfm_sum_word(&words, &sums, from + 56);
-		from += 8 * sizeof(u64);
-	}
-	for (; len >= sizeof(u64); len -= sizeof(u64)) {
-		vfm_sum_word(&words, &sums, from);
-		from += sizeof(u64);
-	}
-	while (len--)
-		sum->last[sum->count++] = *from++;
-
-	sum->words = words;
-	sum->sums = sums;
-}
-
-/* The word that is not complete counts with zeroes behind it */
-static struct vfm_sum vfm_sum_end(struct vfm_sum sum)
-{
-	if (sum.count) {
-		memset(sum.last + sum.count, 0, sizeof(sum.last) - sum.count);
-		vfm_sum_word(&sum.words, &sum.sums, sum.last);
-		sum.count = 0;
-	}
-
-	return sum;
-}
-
 /*
  * What userspace reads in the memory is summed up while it does so, by
  * another processor if there is one, and what it has loaded there while it
@@ -123,12 +68,12 @@ static void vfm_sum_work(struct work_struct *work)
 		if (READ_ONCE(m->sum_stop))
 			break;
 		n = min_t(size_t, m->sum_len - done, SZ_256K);
-		vfm_sum_add(m->sum_to, m->sum_from + done, n);
+		xxh64_update(m->sum_to, m->sum_from + done, n);
 		cond_resched();
 	}
 }
 
-static void vfm_sum_later(struct vfio_migration *m, struct vfm_sum *to,
+static void vfm_sum_later(struct vfio_migration *m, struct xxh64_state *to,
 			  const void *from, size_t len)
 {
 	flush_work(&m->sum_work);
@@ -138,11 +83,11 @@ static void vfm_sum_later(struct vfio_migration *m, struct vfm_sum *to,
 	queue_work(vfm_workqueue, &m->sum_work);
 }
 
-static void vfm_sum_now(struct vfio_migration *m, struct vfm_sum *to,
+static void vfm_sum_now(struct vfio_migration *m, struct xxh64_state *to,
 			const void *from, size_t len)
 {
 	flush_work(&m->sum_work);
-	vfm_sum_add(to, from, len);
+	xxh64_update(to, from, len);
 }
 
 /* Nobody waits for what is of no use to anybody */
@@ -183,6 +128,7 @@ static int vfm_save_begin(struct vfio_migration *m)
 	m->session++;
 	vfm_sum_cancel(m);
 	memset(save, 0, sizeof(*save));
+	xxh64_reset(&save->sum, 0);
 	memset(m->window, 0, m->window_size);
 
 	header->magic = cpu_to_le32(VFM_MAGIC);
@@ -259,7 +205,6 @@ static int vfm_save_next_record(struct vfio_migration *m, size_t used,
 {
 	struct vfm_save *save = &m->save;
 	struct vfm_record *record = &save->frame.record;
-	struct vfm_sum sum;
 	int ret;
 
 	if (save->ended)
@@ -280,9 +225,8 @@ static int vfm_save_next_record(struct vfio_migration *m, size_t used,
 		save->ended = true;
 		record->magic = cpu_to_le32(VFM_RECORD_END);
 		record->pos = cpu_to_le64(save->bytes + used);
-		sum = vfm_sum_end(save->sum);
-		record->len = cpu_to_le64(sum.words);
-		record->sum = cpu_to_le64(sum.sums);
+		record->len = 0;
+		record->sum = cpu_to_le64(xxh64_digest(&save->sum));
 	} else {
 		return 0;
 	}
@@ -533,6 +477,7 @@ static void vfm_load_begin(struct vfio_migration *m)
 	vfm_load_forget(m);
 	memset(m->section_buf, 0, m->section_size);
 	m->session++;
+	xxh64_reset(&m->load.sum, 0);
 	m->load.frame_len = sizeof(struct vfm_header);
 }
 
@@ -655,7 +600,6 @@ static int vfm_load_record(struct vfio_migration *m)
 	u64 size = load->state_size;
 	u64 pos = le64_to_cpu(record->pos);
 	u64 len = le64_to_cpu(record->len);
-	struct vfm_sum sum;
 
 	if (le32_to_cpu(record->sequence) != load->sequence++)
 		return vfm_refuse(m, "a record is missing");
@@ -670,9 +614,8 @@ static int vfm_load_record(struct vfio_migration *m)
 		return 0;
 	case VFM_RECORD_END:
 		flush_work(&m->sum_work);
-		sum = vfm_sum_end(load->sum);
-		if (pos != load->bytes || len != sum.words ||
-		    le64_to_cpu(record->sum) != sum.sums)
+		if (pos != load->bytes || len ||
+		    le64_to_cpu(record->sum) != xxh64_digest(&load->sum))
 			return vfm_refuse(m, "length or checksum is wrong");
 		if (!m->params.partial && !vfm_covered(m, 0, load->state_size))
 			return vfm_refuse(m, "some of the state is missing");

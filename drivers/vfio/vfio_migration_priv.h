@@ -22,6 +22,7 @@
 #include <linux/vfio_migration_compat.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include <linux/xxhash.h>
 
 /**
  * enum vfm_state - what a device does
@@ -60,7 +61,7 @@ enum vfm_protocol {
 };
 
 #define VFM_MAGIC		0x4752494d	/* "MIRG" */
-#define VFM_STREAM_VERSION	1
+#define VFM_STREAM_VERSION	2
 #define VFM_RECORD_DATA		0x41544144	/* "DATA" */
 #define VFM_RECORD_END		0x20444e45	/* "END " */
 
@@ -87,11 +88,11 @@ struct vfm_header {
  * @magic: VFM_RECORD_DATA or VFM_RECORD_END
  * @sequence: number of this record, from 0
  * @pos: where the run is in the state; at the end, bytes before this record
- * @len: bytes in the run
- * @sum: 0
+ * @len: bytes in the run; at the end 0
+ * @sum: 0; at the end the xxh64, with a seed of 0, of all bytes before this record
  *
- * At the end @len and @sum are vfm_sum.words and vfm_sum.sums of all bytes before
- * this record.
+ * The checksum is there for accidents.  Another processor does it while userspace
+ * copies.
  */
 struct vfm_record {
 	__le32 magic;
@@ -106,24 +107,6 @@ union vfm_frame {
 	struct vfm_header header;
 	struct vfm_record record;
 	u8 bytes[sizeof(struct vfm_header)];
-};
-
-/**
- * struct vfm_sum - a checksum
- * @words: sum of all words of 64 bits, little endian
- * @sums: sum of @words after each of them, turned and multiplied each time
- * @last: the bytes that are not a word yet
- * @count: how many bytes these are
- *
- * It is there for accidents, and cheap: userspace is to spend its time copying.
- * Each bit that flips is noticed, and so is every change of the order that
- * accidents are likely to make.
- */
-struct vfm_sum {
-	u64 words;
-	u64 sums;
-	u8 last[sizeof(u64)];
-	size_t count;
 };
 
 /**
@@ -147,7 +130,7 @@ struct vfm_sum {
  * @initial: bytes there were to send when pre-copy began
  */
 struct vfm_save {
-	struct vfm_sum sum;
+	struct xxh64_state sum;
 	u64 bytes;
 	u32 sequence;
 
@@ -188,7 +171,7 @@ struct vfm_save {
  * @error: why the stream was refused, or 0
  */
 struct vfm_load {
-	struct vfm_sum sum;
+	struct xxh64_state sum;
 	u64 bytes;
 	u32 sequence;
 
@@ -295,7 +278,7 @@ struct vfio_migration {
 	size_t section_size;
 
 	struct work_struct sum_work;
-	struct vfm_sum *sum_to;
+	struct xxh64_state *sum_to;
 	const void *sum_from;
 	size_t sum_len;
 	bool sum_stop;
