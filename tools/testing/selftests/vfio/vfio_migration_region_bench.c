@@ -24,7 +24,7 @@
 #include <sys/mman.h>
 
 #include "../kselftest.h"
-#include "vfio_migration_region_lib.h"
+#include "vfio_migration_v2_lib.h"
 
 #define MIB		0x100000UL
 #define SIZE		(64 * MIB)
@@ -42,13 +42,16 @@
  */
 #define MARK_MMAP	0.95
 #define MARK_TRAPPED	0.9
+#define MARK_V2		0.9
 #define MARK_LOAD	0.4
 
 /* And what must not be exceeded */
 #define LIMIT_DOWNTIME	1.2
 #define LIMIT_SCATTERED	2.0
 
-enum { COPY, SAVE_MAPPED, READ_FILE, SAVE_TRAPPED, LOAD_MAPPED, METRICS };
+enum {
+	COPY, SAVE_MAPPED, READ_FILE, SAVE_TRAPPED, SAVE_V2, LOAD_MAPPED, METRICS
+};
 
 static struct dev from, to;
 static char *source, *saved;
@@ -121,6 +124,14 @@ static int read_file(void)
 	return 0;
 }
 
+/* By version 2, in pieces of what a chunk of version 1 has */
+static int save_by_v2(void)
+{
+	struct stream s = { .data = saved, .room = SIZE + 2 * MIB };
+
+	return v2_save(&from, &s, MIB);
+}
+
 static int measure(int metric, double *best)
 {
 	double start = now(), took;
@@ -138,6 +149,9 @@ static int measure(int metric, double *best)
 		break;
 	case SAVE_TRAPPED:
 		ret = save_all(false);
+		break;
+	case SAVE_V2:
+		ret = save_by_v2();
 		break;
 	case LOAD_MAPPED:
 		ret = load_all();
@@ -163,7 +177,7 @@ static int prepare(bool count)
 	ret = ret ?: dev_map(&to);
 	ret = ret ?: scratch_fill(&from, 1);
 	source = page_alloc(SIZE);
-	saved = page_alloc(SHIFT + SIZE + MIB);
+	saved = page_alloc(SHIFT + SIZE + 2 * MIB);
 	file = memfd_create("bench", MFD_CLOEXEC);
 	if (ret || !source || !saved || file < 0)
 		return ret ?: -ENOMEM;
@@ -236,6 +250,92 @@ static int load_and_go(const struct dev *d, double *count)
 	return ret;
 }
 
+static void least(double *count, unsigned long long start)
+{
+	double took = __rdtsc() - start;
+
+	if (!*count || took < *count)
+		*count = took;
+}
+
+/* A chunk of 1 MiB of each kind; what @saved has is loaded again */
+static int count_chunks(void)
+{
+	double next = 0, trapped = 0, mapped = 0, put = 0, v2_out = 0, v2_in = 0;
+	struct stream s = { .data = saved, .size = saved_size };
+	unsigned long long start;
+	struct chunk c;
+	size_t at;
+	long n;
+	int fd, ret;
+
+	ret = state_set(&from, STOP_COPY);
+	for (; !ret; least(&trapped, start)) {
+		start = __rdtsc();
+		ret = chunk_next(&from, &c);
+		if (ret <= 0 || c.size != MIB)
+			break;
+		least(&next, start);
+		start = __rdtsc();
+		ret = data_read(&from, c.offset, saved, c.size, MIB);
+	}
+	while (ret > 0)
+		ret = chunk_next(&from, &c);
+	ret = ret ?: save_all(true);
+	ret = ret ?: state_set(&from, RESUMING);
+	s.size = saved_size;
+	for (at = 0; !ret && at < s.size; at += n) {
+		bool map = at / MIB % 2;
+
+		n = s.size - at < MIB ? s.size - at : MIB;
+		start = __rdtsc();
+		ret = stream_put(&from, s.data + at, n, map ? BY_MMAP : MIB);
+		if (n == MIB)
+			least(map ? &mapped : &put, start);
+	}
+	ret = ret ?: state_set(&from, STOP);
+
+	ret = ret ?: v2_set(&from, V2_SAVING, &fd);
+	if (ret)
+		return ret;
+	for (s.size = 0; s.size < SIZE + MIB; s.size += n) {
+		start = __rdtsc();
+		n = v2_read(fd, s.data + s.size, MIB);
+		if (n <= 0)
+			break;
+		if (n == MIB)
+			least(&v2_out, start);
+	}
+	ret = n ?: v2_go(&from, V2_STOPPED);
+	close(fd);
+	ret = ret ?: v2_set(&from, V2_RESUMING, &fd);
+	if (ret)
+		return ret;
+	for (at = 0; at < s.size; at += n) {
+		start = __rdtsc();
+		n = v2_write(fd, s.data + at,
+			     s.size - at < MIB ? s.size - at : MIB);
+		if (n <= 0)
+			break;
+		if (n == MIB)
+			least(&v2_in, start);
+	}
+	ret = n < 0 ? n : v2_go(&from, V2_STOPPED);
+	close(fd);
+	if (ret)
+		return ret;
+
+	printf("chunk_announced\t%d\t%.0f\tinstructions\n", 1, next);
+	printf("chunk_by_pread\t%d\t%.0f\tinstructions\n", 1, trapped);
+	printf("chunk_loaded_by_mmap\t%d\t%.0f\tinstructions\n", 1, mapped);
+	printf("chunk_loaded_by_pwrite\t%d\t%.0f\tinstructions\n", 1, put);
+	printf("chunk_read_by_v2\t%d\t%.0f\tinstructions\n", 1, v2_out);
+	printf("chunk_written_by_v2\t%d\t%.0f\tinstructions\n", 1, v2_in);
+
+	return next && trapped && mapped && put && v2_out && v2_in ? 0 :
+	       -ENODATA;
+}
+
 static int count_downtime(void)
 {
 	double small, percent, scattered, contiguous, start;
@@ -254,6 +354,7 @@ static int count_downtime(void)
 	ret = ret ?: dirty_and_stop(&from, all / 100, 100, &percent);
 	ret = ret ?: dirty_and_stop(&from, all / 2, 2, &scattered);
 	ret = ret ?: dirty_and_stop(&from, all / 2, 1, &contiguous);
+	ret = ret ?: count_chunks();
 	ksft_test_result(!ret, "what was written was saved\n");
 	if (ret)
 		return ret;
@@ -282,7 +383,7 @@ static int count_downtime(void)
 
 static int measure_ratios(void)
 {
-	double best[METRICS], mapped, trapped, load;
+	double best[METRICS], mapped, trapped, v2, load;
 	int i, round, ret = 0;
 
 	for (i = 0; i < METRICS; i++)
@@ -300,6 +401,7 @@ static int measure_ratios(void)
 
 	mapped = best[COPY] / best[SAVE_MAPPED];
 	trapped = best[READ_FILE] / best[SAVE_TRAPPED];
+	v2 = best[READ_FILE] / best[SAVE_V2];
 	load = best[COPY] / best[LOAD_MAPPED];
 	printf("memcpy\t%lu\t%.1f\tmilliseconds\n", SIZE / MIB, best[COPY]);
 	printf("save_by_mmap\t%lu\t%.1f\tmilliseconds\n", SIZE / MIB,
@@ -308,16 +410,22 @@ static int measure_ratios(void)
 	       best[READ_FILE]);
 	printf("save_by_pread\t%lu\t%.1f\tmilliseconds\n", SIZE / MIB,
 	       best[SAVE_TRAPPED]);
+	printf("save_by_v2\t%lu\t%.1f\tmilliseconds\n", SIZE / MIB,
+	       best[SAVE_V2]);
 	printf("load_by_mmap\t%lu\t%.1f\tmilliseconds\n", SIZE / MIB,
 	       best[LOAD_MAPPED]);
 	printf("memcpy_to_save_by_mmap\t%lu\t%.2f\tratio\n", SIZE / MIB, mapped);
 	printf("pread_of_memfd_to_save_by_pread\t%lu\t%.2f\tratio\n",
 	       SIZE / MIB, trapped);
+	printf("pread_of_memfd_to_save_by_v2\t%lu\t%.2f\tratio\n", SIZE / MIB,
+	       v2);
 	printf("memcpy_to_load_by_mmap\t%lu\t%.2f\tratio\n", SIZE / MIB, load);
 	ksft_test_result(mapped >= MARK_MMAP,
 			 "a mapped save keeps up with memcpy\n");
 	ksft_test_result(trapped >= MARK_TRAPPED,
 			 "a trapped save keeps up with a file\n");
+	ksft_test_result(v2 >= MARK_V2,
+			 "a save by version 2 keeps up with a file\n");
 	ksft_test_result(load >= MARK_LOAD,
 			 "a mapped load keeps up with memcpy\n");
 
@@ -330,7 +438,7 @@ int main(int argc, char **argv)
 	int ret;
 
 	ksft_print_header();
-	ksft_set_plan(count ? 3 : 4);
+	ksft_set_plan(count ? 3 : 5);
 	ret = prepare(count);
 	ret = ret ?: count ? count_downtime() : measure_ratios();
 	if (ret)
