@@ -704,17 +704,21 @@ static pid_t last_user(struct dev *d, int start)
 
 /*
  * A page of the guest that does not come keeps nobody for good: whoever stops the
- * device can be killed, and a reset and the last close end the DMA.
+ * device can be killed, and a reset and the last close end the DMA.  Another
+ * device has no part in it.
  */
 TEST_F(fault, dma_to_a_page_that_does_not_come)
 {
 	static const char * const ends_by[] = { "reset", "close" };
-	struct dev *d = &self->p.a;
+	struct dev *d = &self->p.a, *other = &self->p.b;
+	char *guest = page_alloc(PAGE);
 	unsigned int how, version;
 	pid_t owner, one;
 	int absent, start[2];
 	__u64 iova;
 
+	ASSERT_NE(NULL, guest);
+	ASSERT_EQ(0, container_map(other->u.container, guest, IOVA, PAGE));
 	for (how = 0; how < 4; how++) {
 		TH_LOG("%s, %s", how & 1 ? "rw" : "pin", ends_by[how / 2]);
 		absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
@@ -726,6 +730,15 @@ TEST_F(fault, dma_to_a_page_that_does_not_come)
 		ASSERT_EQ(0, dma_start(d, iova, 0, PAGE,
 				       how & 1 ? MSCRATCH_DMA_RW : 0));
 		ASSERT_EQ(true, dma_waits(d, absent));
+
+		one = fork();
+		ASSERT_LE(0, one);
+		if (!one)
+			_exit(dma(other, IOVA, 0, PAGE,
+				  how & 1 ? MSCRATCH_DMA_RW : 0) ||
+			      state_set(other, STOP) || dev_reset(other));
+		EXPECT_EQ(true, ends_without(absent, one, 0));
+		EXPECT_EQ(RUNNING, state_get(other));
 
 		for (version = 1; version < 3; version++) {
 			one = fork();
@@ -769,9 +782,10 @@ TEST_F(fault, dma_to_a_page_that_does_not_come)
 			ASSERT_EQ(0, dev_map(d));
 		}
 		EXPECT_STREQ("", not_pristine(d));
-		EXPECT_EQ(0, migrates(d, &self->p.b, how));
-		ASSERT_EQ(0, dev_reset(&self->p.b));
+		EXPECT_EQ(0, migrates(d, other, how));
+		ASSERT_EQ(0, dev_reset(other));
 	}
+	munmap(guest, PAGE);
 }
 
 /*

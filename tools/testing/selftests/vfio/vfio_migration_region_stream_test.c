@@ -21,6 +21,7 @@
 #define TYPE		"mscratch-64k"
 #define SCRATCH		(64UL << 10)
 #define WINDOW		4096UL
+#define MIB		0x100000UL
 
 FIXTURE(segments)
 {
@@ -1033,6 +1034,82 @@ TEST_F(crafted, missing_state_is_refused)
 	put_run(c, 0, 4096);
 	put_end(c);
 	ASSERT_EQ(0, resume(&c->p.b, &c->s, BY_MMAP, WINDOW));
+}
+
+/* Of a large state what has come is known by larger pieces */
+TEST(hole_in_a_large_state)
+{
+	static const struct {
+		size_t at;
+		size_t len;
+	} holes[] = {
+		{ 0, 1 }, { 1, 1 }, { MIB / 2, 1 }, { MIB / 2 + 1, 1 },
+		{ MIB / 2 - 1, 2 }, { MIB / 2, 64 }, { MIB - 1, 1 }, { MIB, 1 },
+		{ MIB + sizeof(struct registers) - 1, 1 },
+		/* None */
+		{ MIB / 2, 0 }, { MIB / 2 + 1, 0 },
+	};
+	struct craft c = {
+		.header = {
+			.magic = MAGIC,
+			.version = 2,
+			.type = "mscratch",
+			.type_version = MSCRATCH_VERSION,
+			.state_size = MIB + sizeof(struct registers),
+		},
+	};
+	char *zeroes = calloc(2, MIB);
+	unsigned int i;
+
+	c.s.data = malloc(2 * MIB);
+	ASSERT_NE(NULL, zeroes);
+	ASSERT_NE(NULL, c.s.data);
+	ASSERT_EQ(0, pair_open(&c.p, "mscratch-1m", MIB));
+	for (i = 0; i < ARRAY_SIZE(holes); i++) {
+		size_t behind = holes[i].at + holes[i].len;
+		size_t rest = c.header.state_size - behind;
+
+		put_header(&c);
+		if (holes[i].at) {
+			put_record(&c, MAGIC_DATA, 0, holes[i].at, 0);
+			put(&c, zeroes, holes[i].at);
+		}
+		if (rest) {
+			put_record(&c, MAGIC_DATA, behind, rest, 0);
+			put(&c, zeroes, rest);
+		}
+		put_end(&c);
+		EXPECT_EQ(0, holes[i].len ? refuses(&c.p.b, &c.s, MIB) :
+			     resume(&c.p.b, &c.s, BY_MMAP, MIB)) {
+			TH_LOG("%zu at %zu", holes[i].len, holes[i].at);
+		}
+	}
+	ASSERT_EQ(0, pair_close(&c.p));
+	stream_free(&c.s);
+	free(zeroes);
+}
+
+/* It changes nothing, whatever is being done with what was loaded */
+TEST(resuming_is_written_again)
+{
+	struct stream s = {};
+	struct pair p;
+	size_t at, n;
+
+	ASSERT_EQ(0, pair_open(&p, "mscratch-64m", MIB));
+	ASSERT_EQ(0, scratch_fill(&p.a, 1));
+	ASSERT_EQ(0, save(&p.a, &s, BY_MMAP));
+	ASSERT_EQ(0, state_set(&p.b, RESUMING));
+	for (at = 0; at < s.size; at += n) {
+		n = s.size - at < MIB ? s.size - at : MIB;
+		ASSERT_EQ(0, stream_put(&p.b, s.data + at, n, BY_MMAP));
+		ASSERT_EQ(0, state_set(&p.b, RESUMING));
+	}
+	ASSERT_EQ(0, state_set(&p.b, RUNNING));
+	EXPECT_EQ(0, scratch_check(&p.b, 1));
+	ASSERT_EQ(0, state_set(&p.a, RUNNING));
+	stream_free(&s);
+	ASSERT_EQ(0, pair_close(&p));
 }
 
 TEST_F(crafted, other_versions_are_refused)

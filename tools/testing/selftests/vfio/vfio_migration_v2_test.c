@@ -522,6 +522,15 @@ TEST_F(v2, live)
 		before = initial;
 	}
 	self->s.size = sent;
+	/* Another state of the same session does not begin it anew */
+	ASSERT_EQ(0, v2_go(a, V2_RUNNING_P2P_SAVING));
+	ASSERT_EQ(0, v2_precopy_get(fd, &initial, &dirty));
+	EXPECT_EQ(before, initial);
+	EXPECT_EQ(0, dirty);
+	ASSERT_EQ(0, v2_go(a, V2_RUNNING_SAVING));
+	ASSERT_EQ(0, v2_precopy_get(fd, &initial, &dirty));
+	EXPECT_EQ(before, initial);
+	EXPECT_EQ(0, dirty);
 	/* What is changed in between does not become part of it */
 	ASSERT_EQ(0, scratch_write(a, 0, "changed", 7));
 	ASSERT_EQ(0, v2_precopy_get(fd, &initial, &dirty));
