@@ -10,6 +10,10 @@
  * With the argument "count" it measures what userspace waits for while the
  * device is stopped, by the time-stamp counter.  In QEMU with "-icount shift=0"
  * and one CPU that counts instructions, and is the same in each run.
+ *
+ * A kernel that is built for size copies by "rep movsb", which TCG does byte by
+ * byte: there a load takes twice as many instructions as with -O2, and the marks
+ * for it and for scattered pages are missed.
  */
 
 #define _GNU_SOURCE
@@ -270,17 +274,19 @@ static int count_chunks(void)
 	int fd, ret;
 
 	ret = state_set(&from, STOP_COPY);
-	for (; !ret; least(&trapped, start)) {
+	while (!ret) {
 		start = __rdtsc();
 		ret = chunk_next(&from, &c);
-		if (ret <= 0 || c.size != MIB)
+		if (ret <= 0)
 			break;
-		least(&next, start);
+		if (c.size == MIB)
+			least(&next, start);
 		start = __rdtsc();
 		ret = data_read(&from, c.offset, saved, c.size, MIB);
+		if (c.size == MIB)
+			least(&trapped, start);
 	}
-	while (ret > 0)
-		ret = chunk_next(&from, &c);
+	ret = ret ?: state_set(&from, RUNNING);
 	ret = ret ?: save_all(true);
 	ret = ret ?: state_set(&from, RESUMING);
 	s.size = saved_size;
