@@ -335,6 +335,55 @@ TEST_F(dma, written_pages_are_dirty)
 }
 
 /*
+ * What a write has got at is known to be dirty, though it fails at what comes
+ * behind: memory that its owner may not access, or that is gone.
+ */
+TEST_F(dma, failed_part_way_is_dirty)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 iova = IOVA + 2 * GUEST, dirty;
+	char *memory = page_alloc(4 * PAGE), *seen = malloc(2 * PAGE);
+	size_t start = 100, there = 2 * PAGE - start;
+	unsigned int how;
+	bool written;
+
+	ASSERT_NE(NULL, memory);
+	ASSERT_NE(NULL, seen);
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	ASSERT_EQ(0, scratch_read(d, 0, seen, 2 * PAGE));
+	ASSERT_EQ(0, container_map(container, memory, iova, 4 * PAGE));
+	ASSERT_EQ(0, dirty_start(container));
+	for (how = 0; how < 2; how++) {
+		TH_LOG("%s", how ? "gone" : "no access");
+		memset(memory, 0x11, 2 * PAGE);
+		ASSERT_EQ(0, dirty_get(container, iova, 4, &dirty));
+		ASSERT_EQ(0, how ? munmap(memory + 2 * PAGE, 2 * PAGE) :
+			  mprotect(memory + 2 * PAGE, 2 * PAGE, PROT_NONE));
+		EXPECT_EQ(-EFAULT, dma(d, iova + start, 0, 3 * PAGE,
+				       self->path | MSCRATCH_DMA_TO_GUEST));
+		/* Pages are pinned before any of them is written to */
+		written = !memcmp(memory + start, seen, there);
+		EXPECT_EQ(!!self->path, written);
+		EXPECT_EQ(!written, memory[start] == 0x11);
+		ASSERT_EQ(0, dirty_get(container, iova, 4, &dirty));
+		if (written)
+			EXPECT_EQ(3, dirty);
+		EXPECT_EQ(0, dirty >> 2);
+
+		/* Nothing was */
+		EXPECT_EQ(-EFAULT, dma(d, iova + 2 * PAGE, 0, PAGE,
+				       self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, dirty_get(container, iova, 4, &dirty));
+		EXPECT_EQ(0, dirty);
+	}
+	ASSERT_EQ(0, dirty_stop(container));
+	ASSERT_EQ(0, container_unmap(container, iova, 4 * PAGE));
+	munmap(memory, 2 * PAGE);
+	free(seen);
+}
+
+/*
  * Memory that goes away while the device knows its address.  Whether an unmap
  * meets a page that the device has pinned is chance here, it seldom does;
  * vfio_unmap_test has a driver that holds one.
