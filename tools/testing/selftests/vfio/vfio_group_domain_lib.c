@@ -635,7 +635,8 @@ int mdev_info(int device, struct vfio_test_mdev_info *info)
 	return call(device, VFIO_TEST_MDEV_INFO, info);
 }
 
-int mdev_dma(int device, __u64 iova, void *data, size_t size, bool write)
+static int mdev_move(int device, unsigned long cmd, __u64 iova, void *data,
+		     size_t size, bool write)
 {
 	struct vfio_test_mdev_dma dma = {
 		.iova = iova,
@@ -648,11 +649,22 @@ int mdev_dma(int device, __u64 iova, void *data, size_t size, bool write)
 		return -E2BIG;
 	if (write)
 		memcpy(dma.data, data, size);
-	ret = call(device, VFIO_TEST_MDEV_DMA, &dma);
+	ret = call(device, cmd, &dma);
 	if (!ret && !write)
 		memcpy(data, dma.data, size);
 
 	return ret;
+}
+
+int mdev_dma(int device, __u64 iova, void *data, size_t size, bool write)
+{
+	return mdev_move(device, VFIO_TEST_MDEV_DMA, iova, data, size, write);
+}
+
+/* By the driver, with vfio_dma_rw() */
+int mdev_rw(int device, __u64 iova, void *data, size_t size, bool write)
+{
+	return mdev_move(device, VFIO_TEST_MDEV_RW, iova, data, size, write);
 }
 
 /*

@@ -54,6 +54,7 @@ int mdev_remove(const struct mdev *m);
 bool mdev_removal_started(const struct mdev *m);
 int mdev_info(int device, struct vfio_test_mdev_info *info);
 int mdev_dma(int device, __u64 iova, void *data, size_t size, bool write);
+int mdev_rw(int device, __u64 iova, void *data, size_t size, bool write);
 
 int container_open(void);
 int container_set_iommu(int container, unsigned long type);

@@ -38,6 +38,7 @@
 #define SCRATCH		0x100000UL
 #define WINDOW		SCRATCH
 #define IOVA		0x10000000ULL
+#define ELSEWHERE	0x20000000ULL
 #define CONFIG		256
 
 FIXTURE(fault)
@@ -284,20 +285,6 @@ TEST_F(fault, nothing_is_left_for_the_next_user)
 	}
 }
 
-/* Does a process end, with this status, without anybody's help? */
-static bool ends(pid_t pid, int want)
-{
-	int status = 0, i;
-
-	for (i = 0; i < 200; i++) {
-		if (waitpid(pid, &status, WNOHANG) == pid)
-			return status == want;
-		usleep(100000);
-	}
-
-	return false;
-}
-
 /* A module whose device is open stays, and its unloading does not hang */
 TEST_F(fault, module_stays_while_it_is_used)
 {
@@ -440,16 +427,6 @@ static void access_page(const struct dev *d, int stream, __u64 at, int absent,
 	if (ret != (long)PAGE)
 		_exit(ret == -EINVAL ? 1 : 2);
 	_exit(!write && all_zero(page, PAGE) ? 2 : 0);
-}
-
-/* Does a program get so far that it waits for its page? */
-static bool waits_for_page(int absent, pid_t pid)
-{
-	while (!ioctl(absent, VFIO_TEST_MIGRATION_WAITERS))
-		if (waitpid(pid, NULL, WNOHANG))
-			return false;
-
-	return true;
 }
 
 /*
@@ -840,6 +817,71 @@ TEST_F(fault, dma_to_a_page_that_comes_late)
 		ASSERT_EQ(0, state_set(d, RUNNING));
 		EXPECT_EQ(true, runs(d));
 	}
+}
+
+/*
+ * Nobody else waits for it: neither a program that maps memory in the container
+ * nor another device that is in it.
+ */
+TEST_F(fault, dma_keeps_nobody_from_the_container)
+{
+	struct dev *d = &self->p.a, second;
+	int absent, container = d->u.container;
+	char *memory = page_alloc(PAGE);
+	char x[PAGE], y[PAGE];
+	unsigned int how;
+	pid_t owner, one;
+	__u64 iova, dirty;
+
+	ASSERT_NE(NULL, memory);
+	ASSERT_EQ(0, dev_create(&second, TYPE, 2));
+	ASSERT_EQ(0, dev_join(&second, container));
+	ASSERT_EQ(0, dirty_start(container));
+	for (how = 0; how < 2; how++) {
+		bool write = how;
+
+		TH_LOG("%s", write ? "write" : "read");
+		absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
+		ASSERT_LE(0, absent);
+		iova = IOVA + how * PAGE;
+		owner = page_owner(d, absent, iova);
+		ASSERT_LT(0, owner);
+		ASSERT_EQ(0, dma_start(d, iova, 0, PAGE, MSCRATCH_DMA_RW |
+				       (write ? MSCRATCH_DMA_TO_GUEST : 0)));
+		ASSERT_EQ(true, dma_waits(d, absent));
+		one = fork();
+		ASSERT_LE(0, one);
+		if (!one)
+			_exit(container_map(container, memory, ELSEWHERE, PAGE) ||
+			      dma(&second, ELSEWHERE, 0, PAGE, 0) ||
+			      dma(&second, ELSEWHERE, 0, PAGE, MSCRATCH_DMA_RW) ||
+			      container_unmap(container, ELSEWHERE, PAGE));
+		EXPECT_EQ(true, ends_without(absent, one, 0));
+		EXPECT_EQ(1, ioctl(absent, VFIO_TEST_MIGRATION_WAITERS));
+		EXPECT_EQ(MSCRATCH_STATUS_BUSY,
+			  reg_get32(d, MSCRATCH_REG_DMA_STATUS));
+		ASSERT_EQ(0, dirty_get(container, iova, 1, &dirty));
+		EXPECT_EQ(0, dirty);
+
+		/* It gets what it wanted, and what it wrote is known */
+		ASSERT_EQ(0, ioctl(absent, VFIO_TEST_MIGRATION_GIVE));
+		EXPECT_EQ(MSCRATCH_STATUS_DONE, dma_wait(d));
+		ASSERT_EQ(0, dirty_get(container, iova, 1, &dirty));
+		EXPECT_EQ(write, dirty);
+		ASSERT_EQ(0, dma(d, iova, PAGE, PAGE, MSCRATCH_DMA_RW));
+		ASSERT_EQ(0, scratch_read(d, 0, x, PAGE));
+		ASSERT_EQ(0, scratch_read(d, PAGE, y, PAGE));
+		EXPECT_EQ(0, memcmp(x, y, PAGE));
+		EXPECT_EQ(!write, all_zero(x, PAGE));
+		kill(owner, SIGKILL);
+		waitpid(owner, NULL, 0);
+		close(absent);
+		ASSERT_EQ(0, scratch_fill(d, 1));
+	}
+	ASSERT_EQ(0, dirty_stop(container));
+	dev_close(&second);
+	EXPECT_EQ(0, dev_remove(&second));
+	munmap(memory, PAGE);
 }
 
 static long long number_get(const char *path)

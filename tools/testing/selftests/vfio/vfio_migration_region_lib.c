@@ -13,9 +13,11 @@
 #include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include <linux/pci_regs.h>
 #include "vfio_migration_region_lib.h"
+#include "vfio_test_migration.h"
 #include "mscratch.h"
 
 /* Newer headers have the same under another name */
@@ -990,4 +992,32 @@ const char *not_pristine(const struct dev *d)
 	}
 
 	return what;
+}
+
+/*
+ * Other programs
+ */
+
+/* Does a process end, with this status, without anybody's help? */
+bool ends(pid_t pid, int want)
+{
+	int status = 0, i;
+
+	for (i = 0; i < 200; i++) {
+		if (waitpid(pid, &status, WNOHANG) == pid)
+			return status == want;
+		usleep(100000);
+	}
+
+	return false;
+}
+
+/* Does a program get so far that it waits for its page? */
+bool waits_for_page(int absent, pid_t pid)
+{
+	while (!ioctl(absent, VFIO_TEST_MIGRATION_WAITERS))
+		if (waitpid(pid, NULL, WNOHANG))
+			return false;
+
+	return true;
 }

@@ -178,5 +178,7 @@ bool all_zero(const void *p, size_t len);
 long peek(const struct dev *d, __u64 at, void *buf, size_t width);
 long poke(const struct dev *d, __u64 at, const void *buf, size_t width);
 const char *not_pristine(const struct dev *d);
+bool ends(pid_t pid, int want);
+bool waits_for_page(int absent, pid_t pid);
 
 #endif /* VFIO_MIGRATION_REGION_LIB_H */

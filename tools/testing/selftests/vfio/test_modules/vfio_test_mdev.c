@@ -267,22 +267,42 @@ static long vtm_test_info(struct vtm_device *vtm, unsigned long arg)
 		-EFAULT : 0;
 }
 
-static long vtm_test_dma(struct vtm_device *vtm, unsigned long arg)
+/* As the device */
+static int vtm_dma(struct vtm_device *vtm, struct vfio_test_mdev_dma *dma)
+{
+	int ret = -ENODEV;
+
+	mutex_lock(&vtm->lock);
+	if (vtm->domain)
+		ret = vfio_test_iommu_dma(mdev_parent_dev(vtm->mdev),
+					  vtm->pasid, dma->iova, dma->data,
+					  dma->size, dma->write);
+	mutex_unlock(&vtm->lock);
+
+	return ret;
+}
+
+/*
+ * As its driver.  The group stays as long as the caller's descriptor does, and a
+ * page that does not come is to keep nobody else.
+ */
+static int vtm_rw(struct vtm_device *vtm, struct vfio_test_mdev_dma *dma)
+{
+	return vfio_dma_rw(vtm->group, dma->iova, dma->data, dma->size,
+			   dma->write);
+}
+
+static long vtm_test_dma(struct vtm_device *vtm, unsigned long arg, bool rw)
 {
 	struct vfio_test_mdev_dma dma;
-	int ret = -ENODEV;
+	int ret;
 
 	if (copy_from_user(&dma, (void __user *)arg, sizeof(dma)))
 		return -EFAULT;
 	if (!dma.size || dma.size > sizeof(dma.data))
 		return -EINVAL;
 
-	mutex_lock(&vtm->lock);
-	if (vtm->domain)
-		ret = vfio_test_iommu_dma(mdev_parent_dev(vtm->mdev),
-					  vtm->pasid, dma.iova, dma.data,
-					  dma.size, dma.write);
-	mutex_unlock(&vtm->lock);
+	ret = rw ? vtm_rw(vtm, &dma) : vtm_dma(vtm, &dma);
 	if (ret)
 		return ret;
 
@@ -346,7 +366,8 @@ static long vtm_ioctl(struct mdev_device *mdev, unsigned int cmd,
 	case VFIO_TEST_MDEV_INFO:
 		return vtm_test_info(vtm, arg);
 	case VFIO_TEST_MDEV_DMA:
-		return vtm_test_dma(vtm, arg);
+	case VFIO_TEST_MDEV_RW:
+		return vtm_test_dma(vtm, arg, cmd == VFIO_TEST_MDEV_RW);
 	case VFIO_TEST_MDEV_PIN:
 		return vtm_test_pin(vtm, arg);
 	case VFIO_TEST_MDEV_PINNED:

@@ -12,6 +12,7 @@
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/kernel.h>
+#include <linux/limits.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -44,6 +45,7 @@
  * @wait: for a callback that is held, and for the page that is mapped
  * @waiters: who wait for the page
  * @given: it is there
+ * @lost: how often it is to be gone before it is used
  * @lock: guards what follows, and @dirty
  * @faults: what each callback does
  * @made: what was called
@@ -62,6 +64,7 @@ struct test_device {
 	wait_queue_head_t wait;
 	atomic_t waiters;
 	bool given;
+	atomic_t lost;
 	spinlock_t lock;	/* guards what follows */
 	struct vfio_test_failure faults[TEST_CALLBACKS];
 	struct vfio_test_calls_made made;
@@ -516,6 +519,8 @@ static long vfio_test_ioctl(struct file *filp, unsigned int cmd,
 		WRITE_ONCE(t->given, true);
 		wake_up_all(&t->wait);
 		return 0;
+	case VFIO_TEST_MIGRATION_LOSE:
+		return arg > INT_MAX ? -EDOM : atomic_xchg(&t->lost, arg);
 	}
 	if (!t->m)
 		return -ENXIO;
@@ -570,6 +575,9 @@ static vm_fault_t test_page_fault(struct vm_fault *vmf)
 {
 	struct test_device *t = vmf->vma->vm_private_data;
 	int ret;
+
+	if (atomic_dec_if_positive(&t->lost) >= 0)
+		return VM_FAULT_NOPAGE;
 
 	atomic_inc(&t->waiters);
 	ret = wait_event_killable(t->wait, READ_ONCE(t->given));

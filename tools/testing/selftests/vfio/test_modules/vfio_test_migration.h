@@ -149,9 +149,12 @@ struct vfio_test_state {
 
 /*
  * A page of zeroes that does not come until it is given: what is mapped of a
- * descriptor that no device was made of.  How many wait for it, and give it.
+ * descriptor that no device was made of.  How many wait for it, and give it.  LOSE
+ * has it come, and be gone before anybody can use it, so many times before all
+ * that; it returns how many of those there were to come.
  */
 #define VFIO_TEST_MIGRATION_WAITERS	_IO('V', 0x66)
 #define VFIO_TEST_MIGRATION_GIVE	_IO('V', 0x67)
+#define VFIO_TEST_MIGRATION_LOSE	_IO('V', 0x68)
 
 #endif /* VFIO_TEST_MIGRATION_H */

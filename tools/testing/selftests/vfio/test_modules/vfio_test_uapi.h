@@ -127,6 +127,9 @@ struct vfio_test_mdev_pin {
 #define VFIO_TEST_MDEV_PIN	_IOW(VFIO_TEST_MAGIC, 0x12, struct vfio_test_mdev_pin)
 #define VFIO_TEST_MDEV_PINNED	_IOR(VFIO_TEST_MAGIC, 0x13, struct vfio_test_mdev_pin)
 
+/* As VFIO_TEST_MDEV_DMA, but the driver does it, with vfio_dma_rw() */
+#define VFIO_TEST_MDEV_RW	_IOWR(VFIO_TEST_MAGIC, 0x14, struct vfio_test_mdev_dma)
+
 /*
  * /dev/vfio-test-probe: calls vfio_group_domain() for any device.  Each open
  * file holds one group at most; closing it lets the group go.
