@@ -334,6 +334,34 @@ TEST_F(dma, written_pages_are_dirty)
 	EXPECT_EQ(-EINVAL, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
 }
 
+/* Nobody can ask for these afterwards, and what comes there is not them */
+TEST_F(dma, unmapped_pages_are_dirty)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 dirty;
+
+	EXPECT_EQ(-EINVAL, dirty_unmap(container, IOVA, GUEST_PAGES, &dirty));
+	ASSERT_EQ(0, dirty_start(container));
+	ASSERT_EQ(0, dma(d, IOVA + 5 * PAGE, 0, 2 * PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dma(d, IOVA + 63 * PAGE, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dirty_unmap(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(3ULL << 5 | 1ULL << 63, dirty);
+	EXPECT_NE(0, dma(d, IOVA + 5 * PAGE, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+
+	ASSERT_EQ(0, container_map(container, self->other, IOVA, GUEST));
+	ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(0, dirty);
+	ASSERT_EQ(0, dma(d, IOVA + PAGE, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dirty_get(container, IOVA, GUEST_PAGES, &dirty));
+	EXPECT_EQ(1ULL << 1, dirty);
+	ASSERT_EQ(0, dirty_stop(container));
+}
+
 /*
  * What a write has got at is known to be dirty, though it fails at what comes
  * behind: memory that its owner may not access, or that is gone.

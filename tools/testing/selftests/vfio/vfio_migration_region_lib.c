@@ -212,6 +212,29 @@ int dirty_get(int container, __u64 iova, size_t pages, __u64 *bitmap)
 	return ioctl(container, VFIO_IOMMU_DIRTY_PAGES, &arg) ? -errno : 0;
 }
 
+/* The same, at the end of what was mapped there */
+int dirty_unmap(int container, __u64 iova, size_t pages, __u64 *bitmap)
+{
+	struct {
+		struct vfio_iommu_type1_dma_unmap head;
+		struct vfio_bitmap bitmap;
+	} arg = {
+		.head.argsz = sizeof(arg),
+		.head.flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+		.head.iova = iova,
+		.head.size = pages * PAGE,
+		.bitmap.pgsize = PAGE,
+		.bitmap.size = sizeof(*bitmap),
+		.bitmap.data = bitmap,
+	};
+
+	*bitmap = 0;
+	if (ioctl(container, VFIO_IOMMU_UNMAP_DMA, &arg))
+		return -errno;
+
+	return arg.head.size == pages * PAGE ? 0 : -ENOENT;
+}
+
 /*
  * Devices
  */
