@@ -176,7 +176,8 @@ const char *evidence_against_memory(const struct evidence *e)
 	    !zero(e, GUEST_DATA + sizeof(data), GUEST_STACK - STACK_SIZE) ||
 	    !zero(e, GUEST_STACK, HOLE) ||
 	    !zero(e, HOLE_END, GUEST_MEMORY) ||
-	    !zero(e, slots, EVIDENCE_RAM_SIZE))
+	    !zero(e, slots, data.iommu ? GUEST_TABLES : EVIDENCE_RAM_SIZE) ||
+	    stray(e, GUEST_TABLES, EVIDENCE_RAM_SIZE))
 		return "memory that it does not use";
 
 	return NULL;
@@ -373,6 +374,7 @@ static const struct poke pokes[] = {
 	{ "below the hole", HOLE - 4, 1, 1 },
 	{ "in the hole", HOLE, 1, 1, true },
 	{ "behind the slots", GUEST_SLOT(SCRATCH, 0), 1, 1 },
+	{ "table of an IOMMU that is not there", GUEST_TABLES, 0x12345001, 1 },
 	{ "end of memory", EVIDENCE_RAM_SIZE - 4, 1, 1 },
 	{ "low memory", 0x400, 0x12345678, 16, true },
 	{ "word of the last round in low memory", 0x400,
@@ -488,6 +490,14 @@ static const char *made_mistaken(struct made *m)
 	m->rom[GUEST_ROM_SIZE / 2] ^= 1;
 	if (!evidence_is_ours(&m->e))
 		return "the ROM";
+	made_evidence(m);
+	put(m, DATA(iommu), 1);
+	put(m, GUEST_TABLES, 0x12345001);
+	if (evidence_is_ours(&m->e))
+		return "a table of the IOMMU";
+	put(m, GUEST_TABLES, GUEST_WORD(RAM, MADE_ROUND, 0));
+	if (!evidence_is_ours(&m->e))
+		return "a word of a slot in such a table";
 	for (i = 0; i < ARRAY_SIZE(texts); i++)
 		if (text_mistaken(texts[i]))
 			return texts[i];

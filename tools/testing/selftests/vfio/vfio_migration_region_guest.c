@@ -50,6 +50,56 @@ typedef unsigned int u32;
 #define APIC_SPURIOUS	0xf0
 #define APIC_ON		0x1ff
 
+/* A remapping unit of VT-d, where QEMU has it, and its registers */
+#define IOMMU		0xfed90000
+#define IOMMU_VERSION	0x00
+#define IOMMU_MAJOR	0xf0
+#define IOMMU_MAJOR_1	0x10
+#define IOMMU_CAP	0x08
+#define IOMMU_CACHING	0x80	/* is to be told of new entries as well */
+#define IOMMU_39_BITS	0x200	/* tables of three levels */
+#define IOMMU_EXT_CAP	0x10
+#define IOMMU_COMMAND	0x18
+#define IOMMU_STATUS	0x1c
+#define IOMMU_TRANSLATE	0x80000000
+#define IOMMU_SET_ROOT	0x40000000
+#define IOMMU_ROOT	0x20
+/* The upper half of each register starts what is in both halves */
+#define IOMMU_CONTEXTS	0x2c
+#define IOMMU_ALL_CONTEXTS	0xa0000000
+#define IOMMU_FLUSH	0x0c
+#define IOMMU_FLUSH_ALL	0x90000000
+#define IOMMU_FLUSH_PAGES	0xb0000000
+#define IOMMU_BUSY	0x80000000
+
+/* Its tables: each is a page, with entries of 64 bits in one or two halves */
+#define TABLE(n)	(GUEST_TABLES + (n) * GUEST_PAGE)
+#define ROOTS		0
+#define CONTEXTS	1
+#define LEVEL_3		2
+#define LEVEL_2		3
+#define LEVEL_1		4
+#define ENTRY_PRESENT	1
+#define ENTRY_READ	1
+#define ENTRY_WRITE	2
+#define CONTEXT_39_BITS	1
+#define DOMAIN		7
+
+/*
+ * What the device calls memory: higher than any of the guest's, and all in one
+ * table of the last level.  Slots come there in the reverse order.
+ */
+#define IOVA_HIGH	0x12
+#define IOVA_LOW	0x34400000
+#define IOVA(page)	(IOVA_LOW + (page) * GUEST_PAGE)
+#define PAGE_STAYS(use, round) \
+	(GUEST_MAPPED_PAGES - 1 - (use) * GUEST_SLOTS - (round) % GUEST_SLOTS)
+#define PAGE_MOVES(use)	(256 + (use))
+#define PAGES_MOVE_ORDER	2	/* they are within four */
+
+#define EPERM		1
+#define EINVAL		22
+
 #define HLT		0xf4
 
 /* The linker puts it at GUEST_DATA. */
@@ -342,14 +392,141 @@ static void reg_write(u32 offset, u32 value)
 	store((void *)(data.regs + offset), value);
 }
 
-/* Let the device copy a slot, and wait until it says that it has. */
-static void copy(u32 how, enum guest_use memory, enum guest_use in_scratch, u32 round)
+static u32 iommu_read(u32 offset)
+{
+	return load((void *)(IOMMU + offset));
+}
+
+static void iommu_write(u32 offset, u32 value)
+{
+	store((void *)(IOMMU + offset), value);
+}
+
+static void iommu_command(u32 command)
+{
+	iommu_write(IOMMU_COMMAND, command);
+	while (!(iommu_read(IOMMU_STATUS) & command))
+		;
+}
+
+static void iommu_invalidate(u32 offset, u32 command)
+{
+	iommu_write(offset - 4, 0);
+	iommu_write(offset, command);
+	while (iommu_read(offset) & IOMMU_BUSY)
+		;
+}
+
+static void entry_set(u32 table, u32 half, u32 value)
+{
+	store((u32 *)TABLE(table) + half, value);
+}
+
+/* Let page @page of the device's be this one, if it is one for @access. */
+static void page_set(u32 page, u32 memory, u32 access)
+{
+	entry_set(LEVEL_1, 2 * page, memory | access);
+}
+
+/* As the device uses it */
+static u32 access(enum guest_use use)
+{
+	return use == RAM ? ENTRY_READ : ENTRY_READ | ENTRY_WRITE;
+}
+
+static void iommu_on(void)
+{
+	u32 devfn = data.device >> 8 & 0xff, page, round;
+	enum guest_use use;
+
+	if ((iommu_read(IOMMU_VERSION) & IOMMU_MAJOR) != IOMMU_MAJOR_1)
+		return;
+	if (!(iommu_read(IOMMU_CAP) & IOMMU_CACHING))
+		lost("caching mode", 0, 1, 0);
+	if (!(iommu_read(IOMMU_CAP) & IOMMU_39_BITS))
+		lost("three levels", 0, 1, 0);
+
+	for (page = 0; page < GUEST_BALLAST_PAGES; page++)
+		store((void *)(GUEST_BALLAST + page * GUEST_PAGE), 1);
+
+	/* Those for bus 0, this device of all */
+	entry_set(ROOTS, 0, TABLE(CONTEXTS) | ENTRY_PRESENT);
+	entry_set(CONTEXTS, 4 * devfn, TABLE(LEVEL_3) | ENTRY_PRESENT);
+	entry_set(CONTEXTS, 4 * devfn + 2, DOMAIN << 8 | CONTEXT_39_BITS);
+	entry_set(LEVEL_3, 2 * (IOVA_HIGH << 2 | IOVA_LOW >> 30),
+		  TABLE(LEVEL_2) | ENTRY_READ | ENTRY_WRITE);
+	entry_set(LEVEL_2, 2 * (IOVA_LOW >> 21 & 511),
+		  TABLE(LEVEL_1) | ENTRY_READ | ENTRY_WRITE);
+	for (use = RAM; use < SCRATCH; use++)
+		for (round = 0; round < GUEST_SLOTS; round++)
+			page_set(PAGE_STAYS(use, round), (u32)slot(use, round),
+				 access(use));
+
+	iommu_write(IOMMU_ROOT, TABLE(ROOTS));
+	iommu_write(IOMMU_ROOT + 4, 0);
+	iommu_command(IOMMU_SET_ROOT);
+	iommu_invalidate(IOMMU_CONTEXTS, IOMMU_ALL_CONTEXTS);
+	/* These are not at the same place in all units. */
+	data.iommu_flush = (iommu_read(IOMMU_EXT_CAP) >> 8 & 0x3ff) * 16;
+	iommu_invalidate(data.iommu_flush + IOMMU_FLUSH, IOMMU_FLUSH_ALL);
+	iommu_command(IOMMU_TRANSLATE);
+
+	data.iommu = IOMMU;
+	reg_write(MSCRATCH_REG_DMA_IOVA + 4, IOVA_HIGH);
+}
+
+static void iommu_flush_moved(void)
+{
+	iommu_write(data.iommu_flush, IOVA(PAGE_MOVES(0)) | PAGES_MOVE_ORDER);
+	iommu_write(data.iommu_flush + 4, IOVA_HIGH);
+	iommu_invalidate(data.iommu_flush + IOMMU_FLUSH, IOMMU_FLUSH_PAGES | DOMAIN);
+}
+
+static u32 moves(void)
+{
+	return data.iommu && !(data.mode & GUEST_STAYS);
+}
+
+static void pages_map(u32 round)
+{
+	enum guest_use use;
+
+	for (use = RAM; use < SCRATCH; use++)
+		page_set(PAGE_MOVES(use), (u32)slot(use, round), access(use));
+	iommu_flush_moved();
+}
+
+/*
+ * What else is in an entry without access means nothing.  But while it migrates,
+ * QEMU 7.2 asks VFIO whether the page that it unmaps is dirty, and marks that one
+ * whose address it finds here.
+ */
+static void pages_unmap(u32 round)
+{
+	enum guest_use use;
+
+	for (use = RAM; use < SCRATCH; use++)
+		page_set(PAGE_MOVES(use), data.mode & GUEST_EMPTIES ? 0 :
+			 (u32)slot(use, round), 0);
+	iommu_flush_moved();
+	data.moves++;
+}
+
+/* What the device calls a slot */
+static u32 address(enum guest_use use, u32 round)
+{
+	if (!data.iommu)
+		return (u32)slot(use, round);
+	return IOVA(moves() ? PAGE_MOVES(use) : PAGE_STAYS(use, round));
+}
+
+/* Let the device copy to or from @iova, and wait until it says how that ended. */
+static u32 dma(u32 how, u32 iova, const void *in_scratch)
 {
 	u32 seen = load(&data.interrupts), status;
 
-	reg_write(MSCRATCH_REG_DMA_IOVA, (u32)slot(memory, round));
-	reg_write(MSCRATCH_REG_DMA_OFFSET,
-		  (u32)slot(in_scratch, round) - data.scratch);
+	reg_write(MSCRATCH_REG_DMA_IOVA, iova);
+	reg_write(MSCRATCH_REG_DMA_OFFSET, (u32)in_scratch - data.scratch);
 	reg_write(MSCRATCH_REG_DMA_CONTROL,
 		  MSCRATCH_DMA_START | MSCRATCH_DMA_IRQ | how);
 	do {
@@ -361,9 +538,30 @@ static void copy(u32 how, enum guest_use memory, enum guest_use in_scratch, u32 
 		asm volatile("sti");
 		status = reg_read(MSCRATCH_REG_DMA_STATUS);
 	} while (status == MSCRATCH_STATUS_BUSY);
+
+	return status;
+}
+
+/* Let it copy a slot. */
+static void copy(u32 how, enum guest_use memory, enum guest_use in_scratch, u32 round)
+{
+	u32 status = dma(how, address(memory, round), slot(in_scratch, round));
+
 	if (status != MSCRATCH_STATUS_DONE)
 		lost("DMA", how, MSCRATCH_STATUS_DONE, status);
 	data.copies++;
+}
+
+/* Try to let it copy where it must not. */
+static void refused(u32 how, u32 page, enum guest_use in_scratch, u32 round, u32 error)
+{
+	u32 status = dma(how, IOVA(page), slot(in_scratch, round));
+
+	if (status != MSCRATCH_STATUS_ERROR)
+		lost("refusal of DMA", page, MSCRATCH_STATUS_ERROR, status);
+	if (reg_read(MSCRATCH_REG_DMA_ERROR) != error)
+		lost("its error", page, error, reg_read(MSCRATCH_REG_DMA_ERROR));
+	data.refused++;
 }
 
 static void round_run(u32 n)
@@ -389,10 +587,21 @@ static void round_run(u32 n)
 
 	fill(RAM, n);
 	fill(SCRATCH, n);
+	if (data.iommu)
+		data.mode = in8(GUEST_MODE_PORT);
+	if (moves())
+		pages_map(n);
 	copy(MSCRATCH_DMA_TO_GUEST, FROM_PIN, SCRATCH, n);
 	copy(MSCRATCH_DMA_TO_GUEST | MSCRATCH_DMA_RW, FROM_RW, SCRATCH, n);
 	copy(0, RAM, TO_PIN, n);
 	copy(MSCRATCH_DMA_RW, RAM, TO_RW, n);
+	if (moves())
+		pages_unmap(n);
+	if (!data.iommu)
+		return;
+	refused(MSCRATCH_DMA_TO_GUEST, PAGE_MOVES(FROM_PIN), TO_PIN, n, EINVAL);
+	refused(MSCRATCH_DMA_RW, PAGE_MOVES(RAM), TO_RW, n, EINVAL);
+	refused(MSCRATCH_DMA_TO_GUEST, PAGE_STAYS(RAM, n), TO_PIN, n, EPERM);
 }
 
 void guest_main(void)
@@ -401,6 +610,7 @@ void guest_main(void)
 
 	device_find();
 	interrupts_on();
+	iommu_on();
 	/* For good: what the other registers need not be told, they keep. */
 	reg_write(MSCRATCH_REG_DMA_LENGTH, GUEST_BLOCK);
 	for (n = 1; ; n++) {

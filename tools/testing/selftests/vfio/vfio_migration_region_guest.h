@@ -71,7 +71,33 @@ struct guest_data {
 	unsigned int regs;		/* where the device's registers are */
 	unsigned int scratch;		/* where its memory is */
 	unsigned int scratch_size;
+	/* With an IOMMU, else 0 */
+	unsigned int iommu;		/* where its registers are */
+	unsigned int iommu_flush;	/* and those of them that flush its cache */
+	unsigned int mode;		/* of this round */
+	unsigned int moves;		/* rounds in which pages were mapped and unmapped */
+	unsigned int refused;		/* DMAs that failed as they should */
 };
+
+/*
+ * Where the machine has an IOMMU, the guest makes the device use it.  All slots are
+ * mapped at addresses of the device's own, for good.  Besides, each round maps its
+ * slots at three addresses that are the same in all rounds, uses them there, and
+ * takes them away; what the device does there afterwards has to fail.
+ *
+ * The scratch register of the serial port is for the test to write.  At the
+ * beginning of a round the guest looks there for what it is to do:
+ */
+#define GUEST_MODE_PORT		0x3ff
+#define GUEST_STAYS		1	/* uses those that are mapped for good */
+#define GUEST_EMPTIES		2	/* leaves no address in entries without a page */
+
+/* So many are mapped for good: those of all uses that are in memory. */
+#define GUEST_MAPPED_PAGES	(SCRATCH * GUEST_SLOTS)
+/* The tables, and pages that are not empty, to have more to migrate */
+#define GUEST_TABLES		0x140000
+#define GUEST_BALLAST		0x200000
+#define GUEST_BALLAST_PAGES	1024
 
 /* What is at this offset in the ROM: addresses */
 #define GUEST_ROM_TABLE		0xffe0
