@@ -9,20 +9,21 @@
 #
 #   append   MACHINE  words for the kernel's command line
 #   machine  MACHINE  why: there is nothing to be tried on this one
+#   module   MODULE   why: what is loaded for a test elsewhere, and not on this pin
 #   without  TEST     why: a test that does not hold on this pin, by the name of
 #                     its program or suite
 
 : "${patches:?}" "${machine:?}"
 
-# pin_tests TESTS: those of a list that the pin has
+# pin_tests TESTS: those of a list that the pin has, with the modules that it has
 pin_tests()
 {
 	printf '%s\n' "$1" | awk -v lab="$patches/lab" \
 		-v interfaces="$patches/interfaces" '
 		BEGIN {
 			while ((getline line <lab) > 0)
-				if (split(line, f, "\t") == 3 && f[1] == "without")
-					without[f[2]]
+				if (split(line, f, "\t") == 3)
+					said[f[1], f[2]]
 			while ((getline line <interfaces) > 0)
 				if (split(line, f, "\t") == 3 && f[2] == "none")
 					none[f[1]]
@@ -32,7 +33,20 @@ pin_tests()
 			name = $4 == "kunit" ? $5 : $4
 			sub(/.*\//, "", name)
 		}
-		!(name in without)'
+		("without", name) in said { next }
+		{
+			modules = ""
+			n = split($3, module, ",")
+			for (i = 1; i <= n; i++) {
+				m = module[i]
+				gsub(/^=|:.*/, "", m)
+				if (!(("module", m) in said))
+					modules = modules (modules == "" ? "" : ",") module[i]
+			}
+			if (modules != $3)
+				$3 = modules == "" ? "-" : modules
+			print
+		}'
 }
 
 if [ -f "$patches/lab" ] || grep -qs "	none	" "$patches/interfaces"; then
