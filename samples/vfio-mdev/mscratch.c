@@ -266,12 +266,12 @@ static int mscratch_copy_pages(struct page **pages, int npage,
 		if (PageReserved(pages[i]) && !is_zero_pfn(page_to_pfn(pages[i])))
 			return -EFAULT;
 
-		guest = kmap(pages[i]);
+		guest = vfm_kmap(pages[i]);
 		if (to_guest)
 			memcpy(guest + in_page, scratch, n);
 		else
 			memcpy(scratch, guest + in_page, n);
-		kunmap(pages[i]);
+		vfm_kunmap(pages[i], guest);
 		scratch += n;
 		len -= n;
 		in_page = 0;

@@ -211,8 +211,8 @@ static void say_hex(u32 value, int digits)
 		say_char("0123456789abcdef"[value >> shift & 15]);
 }
 
-static void __attribute__((noreturn)) lost(const char *what, u32 number,
-					   u32 expected, u32 seen)
+/* From here there is no way back. */
+static void lost(const char *what, u32 number, u32 expected, u32 seen)
 {
 	asm volatile("cli");
 	say("! ");
@@ -297,7 +297,7 @@ struct frame {
  * interrupt shadow that its #VMEXIT has saved.  A guest that is about to halt
  * does not do so after the interrupt.
  */
-static __attribute__((interrupt, used)) void on_msi(struct frame *f)
+__attribute__((interrupt)) void on_msi(struct frame *f)
 {
 	if (*(const u8 *)f->ip == HLT)
 		f->ip++;
@@ -305,7 +305,7 @@ static __attribute__((interrupt, used)) void on_msi(struct frame *f)
 	store((void *)(APIC + APIC_EOI), 0);
 }
 
-static __attribute__((interrupt, used)) void on_exception(struct frame *f)
+__attribute__((interrupt)) void on_exception(struct frame *f)
 {
 	lost("exception", 0, 0, f->ip);
 }

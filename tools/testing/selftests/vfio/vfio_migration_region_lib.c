@@ -2,6 +2,7 @@
 /* What the tests of the migration region share */
 
 #define _GNU_SOURCE
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +28,7 @@
 #endif
 
 /* What a program makes of a state by the header's macro is the error state */
-_Static_assert(VFIO_DEVICE_STATE_SET_ERROR(0) == 6, "error state");
+static_assert(VFIO_DEVICE_STATE_SET_ERROR(0) == 6, "error state");
 
 /*
  * Regions

@@ -1315,7 +1315,7 @@ static void foreign_register(void)
 	debugger(fd, reply, sizeof(reply), "$qXfer:features:read:target.xml:0,400");
 	/* ESP is its register 7, the first two digits are the lowest byte. */
 	debugger(fd, old, sizeof(old), "$p7");
-	strcpy(odd, old);
+	memcpy(odd, old, sizeof(odd));
 	expect(strlen(odd) >= 8 && strchr("048c", odd[1]));
 	odd[1]++;
 	debugger(fd, reply, sizeof(reply), "$P7=%s", odd);

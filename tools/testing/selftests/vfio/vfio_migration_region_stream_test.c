@@ -1153,7 +1153,7 @@ TEST_F(crafted, other_types_are_refused)
 
 	for (i = 0; i < ARRAY_SIZE(types); i++) {
 		memset(c->header.type, 0, sizeof(c->header.type));
-		strcpy(c->header.type, types[i]);
+		memcpy(c->header.type, types[i], strlen(types[i]));
 		put_header(c);
 		EXPECT_EQ(0, refuses_now(c));
 		put_all(c);
@@ -1162,7 +1162,7 @@ TEST_F(crafted, other_types_are_refused)
 	}
 	/* Neither anything behind the name, nor a name without an end */
 	memset(c->header.type, 0, sizeof(c->header.type));
-	strcpy(c->header.type, "mscratch");
+	memcpy(c->header.type, "mscratch", strlen("mscratch"));
 	for (i = strlen("mscratch"); i < sizeof(c->header.type); i++) {
 		c->header.type[i] = 'x';
 		put_header(c);

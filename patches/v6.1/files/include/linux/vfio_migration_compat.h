@@ -8,6 +8,7 @@
 
 #include <linux/eventfd.h>
 #include <linux/fs.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/sizes.h>
@@ -50,6 +51,17 @@ vfm_core_data_size(struct vfm_core *core,
 
 #define vfm_class_create(name)	class_create(THIS_MODULE, name)
 #define vfm_assign_str(dst, src)	__assign_str(dst, src)
+
+/* Unmapped by the same thread, the one that was mapped last first */
+static inline void *vfm_kmap(struct page *page)
+{
+	return kmap_local_page(page);
+}
+
+static inline void vfm_kunmap(struct page *page, void *address)
+{
+	kunmap_local(address);
+}
 
 static inline void vfm_eventfd_signal(struct eventfd_ctx *ctx)
 {

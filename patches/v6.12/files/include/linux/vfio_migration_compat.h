@@ -8,6 +8,7 @@
 
 #include <linux/eventfd.h>
 #include <linux/fs.h>
+#include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/sizes.h>
@@ -39,10 +40,12 @@ vfm_core_data_size(struct vfm_core *core,
 }
 
 /* The core frees the struct vfio_device that a driver allocates */
-#define vfm_free_device(vdev)	do { } while (0)
+static inline void vfm_free_device(struct vfio_device *vdev)
+{
+}
 
 /* The driver answers VFIO_DEVICE_GET_REGION_INFO */
-#define VFM_REGION_INFO_CAPS_OP(fn)
+#define VFM_REGION_INFO_CAPS_OP(...)
 
 /* What an emulated device needs to be used by iommufd, in its operations */
 #define VFM_IOMMUFD_OPS						\
@@ -52,7 +55,18 @@ vfm_core_data_size(struct vfm_core *core,
 	.detach_ioas	= vfio_iommufd_emulated_detach_ioas,
 
 #define vfm_class_create(name)	class_create(name)
-#define vfm_assign_str(dst, src)	__assign_str(dst)
+#define vfm_assign_str(dst, ...)	__assign_str(dst)
+
+/* Unmapped by the same thread, the one that was mapped last first */
+static inline void *vfm_kmap(struct page *page)
+{
+	return kmap_local_page(page);
+}
+
+static inline void vfm_kunmap(struct page *page, void *address)
+{
+	kunmap_local(address);
+}
 
 static inline void vfm_eventfd_signal(struct eventfd_ctx *ctx)
 {
