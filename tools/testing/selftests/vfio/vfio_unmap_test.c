@@ -6,6 +6,9 @@
  * when type1 asks for it.  A real one does so when its user starts DMA again
  * and again while another thread of the user's unmaps: no fault of the
  * kernel's, and nothing that may bring it down.
+ *
+ * It can also take its time to let go, in which others of the user's threads
+ * unmap memory and open devices.
  */
 
 #define _GNU_SOURCE
@@ -16,10 +19,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+#include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 
 #include "../kselftest.h"
 #include "vfio_group_domain_lib.h"
+#include "vfio_unmap_glue.h"
 
 #define IOVA		0x10000000ULL
 #define PAGE		4096UL
@@ -31,26 +37,40 @@
 
 #define WARNING		"vfio_dma_do_unmap: memory at 0x0000000010000000 stays pinned"
 
-static struct user u;
+/* In so many looks whoever waits for a lock that somebody gives back has it */
+#define LOOKS		1000
+
+static struct user u, second;
+static struct mdev second_mdev;
 static char *page;
 
-static int pin(__u64 iova, unsigned int keep)
+static int pin_by(int device, __u64 iova, unsigned int keep)
 {
 	struct vfio_test_mdev_pin arg = { .iova = iova, .keep = keep };
 
-	return ioctl(u.device, VFIO_TEST_MDEV_PIN, &arg) ? -errno : 0;
+	return ioctl(device, VFIO_TEST_MDEV_PIN, &arg) ? -errno : 0;
+}
+
+static int pin(__u64 iova, unsigned int keep)
+{
+	return pin_by(u.device, iova, keep);
 }
 
 /* What the driver has pinned now, and how often it was told */
-static struct vfio_test_mdev_pin pinned(void)
+static struct vfio_test_mdev_pin pinned_by(int device)
 {
 	struct vfio_test_mdev_pin arg = {};
 
-	if (ioctl(u.device, VFIO_TEST_MDEV_PINNED, &arg))
+	if (ioctl(device, VFIO_TEST_MDEV_PINNED, &arg))
 		ksft_exit_fail_msg("the driver does not answer: %s\n",
 				   strerror(errno));
 
 	return arg;
+}
+
+static struct vfio_test_mdev_pin pinned(void)
+{
+	return pinned_by(u.device);
 }
 
 struct unmap {
@@ -103,28 +123,184 @@ static int lines(int log, const char *text)
 	}
 }
 
+/*
+ * What is done while the driver keeps somebody waiting
+ */
+
+struct call {
+	int (*call)(void);
+	pthread_t thread;
+	pid_t tid;
+	long switches;
+	int ret;
+	bool returned;
+};
+
+static int unmap_first(void)
+{
+	return container_unmap(u.container, IOVA, PAGE);
+}
+
+static int unmap_second(void)
+{
+	return container_unmap(u.container, IOVA + PAGE, PAGE);
+}
+
+static int open_second(void)
+{
+	return user_join(&second, u.container, second_mdev.group,
+			 second_mdev.name);
+}
+
+static void *call_thread(void *arg)
+{
+	struct call *c = arg;
+
+	__atomic_store_n(&c->tid, syscall(SYS_gettid), __ATOMIC_SEQ_CST);
+	c->ret = c->call();
+	__atomic_store_n(&c->returned, true, __ATOMIC_SEQ_CST);
+
+	return NULL;
+}
+
+static void call_start(struct call *c)
+{
+	if (pthread_create(&c->thread, NULL, call_thread, c))
+		ksft_exit_fail_msg("no thread\n");
+}
+
+static bool has_returned(struct call *c)
+{
+	return __atomic_load_n(&c->returned, __ATOMIC_SEQ_CST);
+}
+
+static bool is_asleep(struct call *c)
+{
+	pid_t tid = __atomic_load_n(&c->tid, __ATOMIC_SEQ_CST);
+
+	return tid && thread_state(tid) == 'D';
+}
+
+/* Is it in the same sleep as at the last look? */
+static bool sleeps_on(struct call *c)
+{
+	long before = c->switches;
+
+	c->switches = thread_switches(c->tid);
+
+	return is_asleep(c) && c->switches == before;
+}
+
+static bool both_return(struct call *a, struct call *b)
+{
+	int looks = 0;
+
+	while (looks < LOOKS && (!has_returned(a) || !has_returned(b))) {
+		bool on = sleeps_on(a);
+
+		looks = sleeps_on(b) && on ? looks + 1 : 0;
+		sched_yield();
+	}
+
+	return looks < LOOKS;
+}
+
+static void hold(int device, unsigned long on)
+{
+	if (ioctl(device, VFIO_TEST_MDEV_HOLD, on))
+		ksft_exit_fail_msg("the driver does not answer: %s\n",
+				   strerror(errno));
+}
+
+/* The first page is unmapped, until the driver is told that does not let go yet. */
+static bool unmap_begins(struct call *first, int device)
+{
+	hold(device, 1);
+	call_start(first);
+	while (!pinned_by(device).told && !has_returned(first))
+		sched_yield();
+
+	return !has_returned(first);
+}
+
+/*
+ * Meanwhile somebody else does his call, until it is through or has to wait as
+ * well.
+ */
+static void meanwhile(int (*call)(void), const char *what)
+{
+	struct call first = { .call = unmap_first };
+	struct call other = { .call = call };
+	bool well = unmap_begins(&first, u.device);
+
+	call_start(&other);
+	while (!is_asleep(&other) && !has_returned(&other))
+		sched_yield();
+	hold(u.device, 0);
+	if (!both_return(&first, &other)) {
+		ksft_test_result(false, "driver that takes its time: %s\n", what);
+		/* They have the locks that all others would wait for */
+		for (;;)
+			pause();
+	}
+	pthread_join(first.thread, NULL);
+	pthread_join(other.thread, NULL);
+	ksft_test_result(well && !first.ret && !other.ret,
+			 "driver that takes its time: %s\n", what);
+}
+
+/*
+ * The devices are told one after the other, the one that was opened last is the
+ * first.  When that has let go, others can unmap the page and map another one, and
+ * what type1 kept for the one can be what it keeps for the other: on one processor
+ * memory that is freed is the next that is given out.
+ */
+static void unmapped_meanwhile(void)
+{
+	struct call first = { .call = unmap_first };
+	cpu_set_t all, one;
+	bool well;
+	int ret;
+
+	sched_getaffinity(0, sizeof(all), &all);
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	ret = container_map(u.container, page, IOVA, PAGE) ?:
+	      pin_by(second.device, IOVA, 0);
+	if (ret)
+		ksft_exit_fail_msg("no mapping: %s\n", strerror(-ret));
+	well = unmap_begins(&first, second.device);
+	ret = pin_by(second.device, NOTHING, 0) ?: unmap_first() ?:
+	      container_map(u.container, page + PAGE, IOVA + PAGE, PAGE) ?:
+	      pin(IOVA + PAGE, 0);
+	hold(second.device, 0);
+	pthread_join(first.thread, NULL);
+	sched_setaffinity(0, sizeof(all), &all);
+	ksft_test_result(well && !ret && pinned().iova == IOVA + PAGE &&
+			 !pinned().told,
+			 "driver that takes its time: the next is told of that page alone\n");
+}
+
 int main(void)
 {
 	struct vfio_test_mdev_pin p;
-	int iommu, parent, log, oops, ret;
+	int log, oops, ret;
 	struct mdev m;
 
 	ksft_print_header();
-	ksft_set_plan(9);
+	ksft_set_plan(12);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	ret = modules_load(false);
+	ret = pin_devices_begin();
 	if (ret)
-		ksft_exit_fail_msg("modules cannot be loaded: %s\n",
+		ksft_exit_fail_msg("nothing to make devices of: %s\n",
 				   strerror(-ret));
 
 	log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	iommu = iommu_open();
 	page = page_alloc(2 * PAGE);
-	if (log < 0 || lseek(log, 0, SEEK_END) < 0 || iommu < 0 || !page ||
-	    devices_remove_all(iommu))
-		ksft_exit_fail_msg("no log, IOMMU or memory\n");
-	parent = device_add(iommu, 0, VFIO_TEST_DEV_AUX);
-	if (parent < 0 || mdev_create(parent, VFIO_TEST_MDEV_PLAIN, 0, &m) ||
+	if (log < 0 || lseek(log, 0, SEEK_END) < 0 || !page)
+		ksft_exit_fail_msg("no log or memory\n");
+	if (pin_device_create(0, &m) || pin_device_create(1, &second_mdev) ||
 	    user_open(&u, m.group, m.name))
 		ksft_exit_fail_msg("no device\n");
 	/* The kernel that is to survive need not die of it at once */
@@ -173,9 +349,23 @@ int main(void)
 			 !container_map(u.container, page, IOVA, 2 * PAGE),
 			 "driver that lets go at last: all is unmapped\n");
 
+	ret = unmap(2 * PAGE) ?:
+	      container_map(u.container, page, IOVA, PAGE) ?:
+	      container_map(u.container, page + PAGE, IOVA + PAGE, PAGE) ?:
+	      pin(IOVA, 0);
+	if (ret)
+		ksft_exit_fail_msg("no mapping: %s\n", strerror(-ret));
+	meanwhile(open_second, "another device is opened meanwhile");
+	ret = container_map(u.container, page, IOVA, PAGE) ?: pin(IOVA, 0) ?:
+	      pin_by(second.device, IOVA + PAGE, 0);
+	if (ret)
+		ksft_exit_fail_msg("no mapping: %s\n", strerror(-ret));
+	meanwhile(unmap_second, "another device's page is unmapped meanwhile");
+	unmapped_meanwhile();
+
+	user_close(&second);
 	user_close(&u);
-	devices_remove_all(iommu);
-	close(iommu);
+	pin_devices_end();
 	if (oops > 0)
 		panic_on_oops_set(oops);
 	ksft_exit(ksft_get_fail_cnt() == 0);

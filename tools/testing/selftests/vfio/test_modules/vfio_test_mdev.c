@@ -27,6 +27,7 @@
 #include <linux/string.h>
 #include <linux/uaccess.h>
 #include <linux/vfio.h>
+#include <linux/wait.h>
 
 #include "vfio_test_iommu.h"
 #include "vfio_test_uapi.h"
@@ -43,9 +44,11 @@
  * @error: what vfio_group_domain() answered
  * @notified: @unmap_nb is registered
  * @unmap_nb: is told what is unmapped
- * @pin_lock: guards all below; taken while VFIO tells what is unmapped
+ * @pin_lock: guards @pinned and @pin; taken while VFIO tells what is unmapped
  * @pinned: a page is pinned
  * @pin: which, and for how long
+ * @hold: whoever tells what is unmapped waits
+ * @wait: for that
  */
 struct vtm_device {
 	struct mdev_device *mdev;
@@ -60,9 +63,11 @@ struct vtm_device {
 
 	bool notified;
 	struct notifier_block unmap_nb;
-	struct mutex pin_lock;	/* guards all below */
+	struct mutex pin_lock;	/* guards pinned and pin */
 	bool pinned;
 	struct vfio_test_mdev_pin pin;
+	bool hold;
+	wait_queue_head_t wait;
 };
 
 /*
@@ -167,32 +172,52 @@ static void vtm_unpin(struct vtm_device *vtm)
 	vtm->pinned = false;
 }
 
+/* Is it about the page?  The user is to see that the driver was told. */
+static bool vtm_told(struct vtm_device *vtm, u64 iova, u64 size)
+{
+	bool told;
+
+	mutex_lock(&vtm->pin_lock);
+	told = vtm->pinned && vtm->pin.iova >= iova &&
+	       vtm->pin.iova - iova < size;
+	if (told)
+		vtm->pin.told++;
+	mutex_unlock(&vtm->pin_lock);
+
+	return told;
+}
+
 static int vtm_unmap(struct notifier_block *nb, unsigned long action,
 		     void *data)
 {
 	struct vtm_device *vtm = container_of(nb, struct vtm_device, unmap_nb);
 	struct vfio_iommu_type1_dma_unmap *unmap = data;
 
-	if (action != VFIO_IOMMU_NOTIFY_DMA_UNMAP)
+	if (action != VFIO_IOMMU_NOTIFY_DMA_UNMAP ||
+	    !vtm_told(vtm, unmap->iova, unmap->size))
 		return NOTIFY_OK;
 
+	wait_event_killable(vtm->wait, !READ_ONCE(vtm->hold));
 	mutex_lock(&vtm->pin_lock);
-	if (vtm->pinned && vtm->pin.iova >= unmap->iova &&
-	    vtm->pin.iova - unmap->iova < unmap->size) {
-		vtm->pin.told++;
-		vtm_unpin(vtm);
-		if (vtm->pin.keep) {
-			vtm->pin.keep--;
-			vtm_pin(vtm);
-		}
+	vtm_unpin(vtm);
+	if (vtm->pin.keep) {
+		vtm->pin.keep--;
+		vtm_pin(vtm);
 	}
 	mutex_unlock(&vtm->pin_lock);
 
 	return NOTIFY_OK;
 }
 
+static void vtm_hold(struct vtm_device *vtm, bool hold)
+{
+	WRITE_ONCE(vtm->hold, hold);
+	wake_up_all(&vtm->wait);
+}
+
 static void vtm_let_go(struct vtm_device *vtm)
 {
+	vtm_hold(vtm, false);
 	mutex_lock(&vtm->pin_lock);
 	vtm_unpin(vtm);
 	mutex_unlock(&vtm->pin_lock);
@@ -372,6 +397,9 @@ static long vtm_ioctl(struct mdev_device *mdev, unsigned int cmd,
 		return vtm_test_pin(vtm, arg);
 	case VFIO_TEST_MDEV_PINNED:
 		return vtm_test_pinned(vtm, arg);
+	case VFIO_TEST_MDEV_HOLD:
+		vtm_hold(vtm, arg);
+		return 0;
 	default:
 		return -ENOTTY;
 	}
@@ -397,6 +425,7 @@ static int vtm_create(struct kobject *kobj, struct mdev_device *mdev)
 	vtm->has_iommu = has_iommu;
 	mutex_init(&vtm->lock);
 	mutex_init(&vtm->pin_lock);
+	init_waitqueue_head(&vtm->wait);
 
 	/* Before this returns, as VFIO may look once the device is added */
 	if (has_iommu) {

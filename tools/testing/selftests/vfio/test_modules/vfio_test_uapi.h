@@ -130,6 +130,9 @@ struct vfio_test_mdev_pin {
 /* As VFIO_TEST_MDEV_DMA, but the driver does it, with vfio_dma_rw() */
 #define VFIO_TEST_MDEV_RW	_IOWR(VFIO_TEST_MAGIC, 0x14, struct vfio_test_mdev_dma)
 
+/* 1: when the driver is told, it keeps whoever tells it waiting until 0 */
+#define VFIO_TEST_MDEV_HOLD	_IO(VFIO_TEST_MAGIC, 0x15)
+
 /*
  * /dev/vfio-test-probe: calls vfio_group_domain() for any device.  Each open
  * file holds one group at most; closing it lets the group go.
