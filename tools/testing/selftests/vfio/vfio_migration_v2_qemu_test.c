@@ -71,6 +71,7 @@ struct client {
 	unsigned int protocol;
 	const char *machine;	/* its latest; each knows those before its own */
 	bool config_first;	/* in the section of a device, before the state */
+	bool iommu_stays;	/* no device behind one migrates */
 	const char *argv[8];	/* what its command line begins with */
 	char version[32];	/* "" until it was asked */
 };
@@ -82,7 +83,8 @@ static struct client clients[] = {
 	{ .name = "bookworm", .protocol = 1, .machine = "pc-i440fx-7.2" },
 	{ .name = "host", .protocol = 1, .machine = "pc-i440fx-7.2",
 	  .argv = { "/usr/bin/qemu-system-x86_64" } },
-	{ .name = "trixie", .protocol = 2, .machine = "pc-i440fx-10.0" },
+	{ .name = "trixie", .protocol = 2, .machine = "pc-i440fx-10.0",
+	  .iommu_stays = true },
 	{ .name = "trixie-backports", .protocol = 2, .machine = "pc-i440fx-10.0" },
 };
 
@@ -561,9 +563,9 @@ static void guest_mode(unsigned int mode)
 }
 
 /*
- * Version 1 follows what the guest maps and unmaps.  See
- * vfio_migration_region_qemu_test for why it does neither meanwhile.  To look for dirty
- * pages through all its tables takes long.
+ * QEMU follows what the guest maps and unmaps.  See vfio_migration_region_qemu_test for
+ * why it does neither meanwhile.  To look for dirty pages through all its tables takes
+ * long.
  */
 static void migrates_with_an_iommu(void)
 {
@@ -600,9 +602,9 @@ static bool log_has(const char *text)
 #define NO_TRACKING	"doesn't support device and IOMMU dirty tracking"
 
 /*
- * QEMUs of version 2 do not migrate a device behind an IOMMU.  One that has to be able
- * to migrate is refused; with another one they refuse to migrate, and which of their
- * reasons they give depends on the release.  The guest goes on.
+ * QEMU 8.1 and later, up to 10, migrate no device behind an IOMMU.  One that has to be
+ * able to is refused; with another one QEMU refuses to migrate, and gives the reason
+ * that it looks at first.  The guest goes on.
  */
 static void stays_with_an_iommu(void)
 {
@@ -624,10 +626,10 @@ static void stays_with_an_iommu(void)
 static void behind_an_iommu(void)
 {
 	iommu = true;
-	if (client->protocol == 1)
-		migrates_with_an_iommu();
-	else
+	if (client->iommu_stays)
 		stays_with_an_iommu();
+	else
+		migrates_with_an_iommu();
 }
 
 /*
