@@ -363,6 +363,63 @@ TEST_F(dma, unmapped_pages_are_dirty)
 }
 
 /*
+ * A bitmap has a bit for each page of what was asked for, whether it is mapped or
+ * not.  The mappings begin and end amid its words, and its bytes.  Who has asked
+ * for it in vain asks again.
+ */
+TEST_F(dma, several_mappings_are_dirty)
+{
+	static const struct {
+		size_t first, pages;
+	} mappings[] = { { 1, 3 }, { 4, 62 }, { 70, 3 } };
+	static const size_t written[] = { 1, 3, 4, 63, 65, 71 };
+	struct dev *d = &self->p.a;
+	__u64 iova = IOVA + 2 * GUEST, dirty[2];
+	const __u64 expected[] = {
+		1ULL << 1 | 1ULL << 3 | 1ULL << 4 | 1ULL << 63,
+		1ULL << 1 | 1ULL << 7,
+	};
+	const size_t pages = 80;
+	int container = d->u.container;
+	char *memory = page_alloc(pages * PAGE), *bitmap = page_alloc(PAGE);
+	unsigned int how, i;
+	int ret;
+
+	ASSERT_NE(NULL, memory);
+	ASSERT_NE(NULL, bitmap);
+	for (i = 0; i < ARRAY_SIZE(mappings); i++) {
+		size_t at = mappings[i].first * PAGE;
+
+		ASSERT_EQ(0, container_map(container, memory + at, iova + at,
+					   mappings[i].pages * PAGE));
+	}
+	ASSERT_EQ(0, dirty_start(container));
+	for (how = 0; how < 2; how++) {
+		TH_LOG("%s", how ? "unmapped" : "asked for");
+		for (i = 0; i < ARRAY_SIZE(written); i++)
+			ASSERT_EQ(0, dma(d, iova + written[i] * PAGE, 0, PAGE,
+					 self->path | MSCRATCH_DMA_TO_GUEST));
+		/* What can be read and not written, and what cannot be read */
+		for (i = 0; i < 2; i++) {
+			ASSERT_EQ(0, mprotect(bitmap, PAGE,
+					      i ? PROT_NONE : PROT_READ));
+			EXPECT_EQ(-EFAULT, dirty_get_into(container, iova, pages,
+							  bitmap));
+		}
+		/* It is not mapped as a whole, which an unmap tells */
+		ret = how ? dirty_unmap(container, iova, pages, dirty) :
+		      dirty_get(container, iova, pages, dirty);
+		EXPECT_EQ(how ? -ENOENT : 0, ret);
+		EXPECT_EQ(expected[0], dirty[0]);
+		EXPECT_EQ(expected[1], dirty[1]);
+	}
+	ASSERT_EQ(0, dirty_stop(container));
+	EXPECT_NE(0, dma(d, iova + PAGE, 0, PAGE, self->path));
+	munmap(bitmap, PAGE);
+	munmap(memory, pages * PAGE);
+}
+
+/*
  * What a write has got at is known to be dirty, though it fails at what comes
  * behind: memory that its owner may not access, or that is gone.
  */
@@ -560,6 +617,32 @@ TEST_F(dma, page_of_zeroes)
 	EXPECT_EQ(true, all_zero(memory + PAGE, PAGE));
 	ASSERT_EQ(0, container_unmap(d->u.container, iova, 2 * PAGE));
 	munmap(memory, 2 * PAGE);
+}
+
+/* However many pages nobody has touched yet */
+TEST_F(dma, fresh_pages)
+{
+	struct dev *d = &self->p.a;
+	__u64 iova = IOVA + 2 * GUEST;
+	unsigned int write;
+	char *memory, *seen = malloc(GUEST);
+
+	ASSERT_NE(NULL, seen);
+	for (write = 0; write < 2; write++) {
+		ASSERT_EQ(0, scratch_fill(d, 1));
+		memory = mmap(NULL, GUEST, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		ASSERT_NE(MAP_FAILED, memory);
+		ASSERT_EQ(0, container_map(d->u.container, memory, iova, GUEST));
+		EXPECT_EQ(0, dma(d, iova, 0, GUEST, self->path |
+				 (write ? MSCRATCH_DMA_TO_GUEST : 0)));
+		ASSERT_EQ(0, scratch_read(d, 0, seen, GUEST));
+		EXPECT_EQ(0, memcmp(memory, seen, GUEST));
+		EXPECT_EQ(!write, all_zero(memory, GUEST));
+		ASSERT_EQ(0, container_unmap(d->u.container, iova, GUEST));
+		munmap(memory, GUEST);
+	}
+	free(seen);
 }
 
 /*

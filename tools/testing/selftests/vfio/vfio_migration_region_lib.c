@@ -193,8 +193,13 @@ int dirty_stop(int container)
 	return ioctl(container, VFIO_IOMMU_DIRTY_PAGES, &arg) ? -errno : 0;
 }
 
-/* One bit a page, 64 pages at most */
-int dirty_get(int container, __u64 iova, size_t pages, __u64 *bitmap)
+/* The bytes of a bitmap with one bit a page, whole words of them */
+static size_t bitmap_size(size_t pages)
+{
+	return (pages + 63) / 64 * sizeof(__u64);
+}
+
+int dirty_get_into(int container, __u64 iova, size_t pages, void *bitmap)
 {
 	struct {
 		struct vfio_iommu_type1_dirty_bitmap head;
@@ -205,12 +210,17 @@ int dirty_get(int container, __u64 iova, size_t pages, __u64 *bitmap)
 		.range.iova = iova,
 		.range.size = pages * PAGE,
 		.range.bitmap.pgsize = PAGE,
-		.range.bitmap.size = sizeof(*bitmap),
+		.range.bitmap.size = bitmap_size(pages),
 		.range.bitmap.data = bitmap,
 	};
 
-	*bitmap = 0;
 	return ioctl(container, VFIO_IOMMU_DIRTY_PAGES, &arg) ? -errno : 0;
+}
+
+int dirty_get(int container, __u64 iova, size_t pages, __u64 *bitmap)
+{
+	memset(bitmap, 0, bitmap_size(pages));
+	return dirty_get_into(container, iova, pages, bitmap);
 }
 
 /* The same, at the end of what was mapped there */
@@ -225,11 +235,11 @@ int dirty_unmap(int container, __u64 iova, size_t pages, __u64 *bitmap)
 		.head.iova = iova,
 		.head.size = pages * PAGE,
 		.bitmap.pgsize = PAGE,
-		.bitmap.size = sizeof(*bitmap),
+		.bitmap.size = bitmap_size(pages),
 		.bitmap.data = bitmap,
 	};
 
-	*bitmap = 0;
+	memset(bitmap, 0, bitmap_size(pages));
 	if (ioctl(container, VFIO_IOMMU_UNMAP_DMA, &arg))
 		return -errno;
 

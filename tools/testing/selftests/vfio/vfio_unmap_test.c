@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -47,6 +48,13 @@ static char *page;
 static int pin_by(int device, __u64 iova, unsigned int keep)
 {
 	struct vfio_test_mdev_pin arg = { .iova = iova, .keep = keep };
+
+	return ioctl(device, VFIO_TEST_MDEV_PIN, &arg) ? -errno : 0;
+}
+
+static int pin_to_read(int device, __u64 iova)
+{
+	struct vfio_test_mdev_pin arg = { .iova = iova, .read_only = 1 };
 
 	return ioctl(device, VFIO_TEST_MDEV_PIN, &arg) ? -errno : 0;
 }
@@ -282,6 +290,48 @@ static void unmapped_meanwhile(void)
 			 "driver that takes its time: the next is told of that page alone\n");
 }
 
+/* It is each mapping that type1 asks for so often, and not all of them together. */
+static void several_late(void)
+{
+	int ret = container_map(u.container, page, IOVA, PAGE) ?:
+		  container_map(u.container, page + PAGE, IOVA + PAGE, PAGE) ?:
+		  pin(IOVA, ASKS - 1) ?:
+		  pin_by(second.device, IOVA + PAGE, ASKS - 1);
+
+	if (ret)
+		ksft_exit_fail_msg("no mapping: %s\n", strerror(-ret));
+	ret = unmap(2 * PAGE);
+	printf("# unmap: %d\n", ret);
+	ksft_test_result(!ret && pinned().told == ASKS &&
+			 pinned_by(second.device).told == ASKS,
+			 "two drivers that let go late: each is asked again\n");
+}
+
+/* What a page is pinned for already says nothing of what it may be pinned for. */
+static void read_only_memory(void)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ,
+		.vaddr = (uintptr_t)page,
+		.iova = IOVA,
+		.size = PAGE,
+	};
+	int ret;
+
+	if (ioctl(u.container, VFIO_IOMMU_MAP_DMA, &map))
+		ksft_exit_fail_msg("no mapping: %s\n", strerror(errno));
+	ksft_test_result(pin(IOVA, 0) == -EPERM && !pin_to_read(u.device, IOVA),
+			 "memory to be read: pinned for that alone\n");
+	ret = pin_by(second.device, IOVA, 0);
+	ksft_test_result(ret == -EPERM && pinned_by(second.device).iova == NOTHING,
+			 "memory to be read: nor by a second driver\n");
+	ksft_test_result(!pin_to_read(second.device, IOVA) && !unmap(PAGE) &&
+			 pinned().told == 1 &&
+			 pinned_by(second.device).told == 1,
+			 "memory to be read: both let go of it\n");
+}
+
 int main(void)
 {
 	struct vfio_test_mdev_pin p;
@@ -289,7 +339,7 @@ int main(void)
 	struct mdev m;
 
 	ksft_print_header();
-	ksft_set_plan(12);
+	ksft_set_plan(16);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ret = pin_devices_begin();
 	if (ret)
@@ -362,6 +412,11 @@ int main(void)
 		ksft_exit_fail_msg("no mapping: %s\n", strerror(-ret));
 	meanwhile(unmap_second, "another device's page is unmapped meanwhile");
 	unmapped_meanwhile();
+	ret = unmap_second();
+	if (ret)
+		ksft_exit_fail_msg("the second page stays: %s\n", strerror(-ret));
+	several_late();
+	read_only_memory();
 
 	user_close(&second);
 	user_close(&u);

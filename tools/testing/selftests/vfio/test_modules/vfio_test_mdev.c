@@ -150,12 +150,12 @@ static void vtm_put_domain(struct vtm_device *vtm)
 static int vtm_pin(struct vtm_device *vtm)
 {
 	unsigned long pfn = vtm->pin.iova >> PAGE_SHIFT, phys;
+	int prot = IOMMU_READ | (vtm->pin.read_only ? 0 : IOMMU_WRITE);
 	int ret;
 
 	lockdep_assert_held(&vtm->pin_lock);
 
-	ret = vfio_pin_pages(mdev_dev(vtm->mdev), &pfn, 1,
-			     IOMMU_READ | IOMMU_WRITE, &phys);
+	ret = vfio_pin_pages(mdev_dev(vtm->mdev), &pfn, 1, prot, &phys);
 	vtm->pinned = ret == 1;
 
 	return vtm->pinned ? 0 : ret ?: -EFAULT;

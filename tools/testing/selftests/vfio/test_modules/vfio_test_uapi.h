@@ -114,13 +114,14 @@ struct vfio_test_mdev_dma {
 #define VFIO_TEST_MDEV_DMA	_IOWR(VFIO_TEST_MAGIC, 0x11, struct vfio_test_mdev_dma)
 
 /*
- * Pin the page at @iova, or none if @iova is ~0.  When the driver is told that
- * the memory is being unmapped, it lets go of the page and pins it again, @keep
- * times; that is what no driver may do.
+ * Pin the page at @iova, or none if @iova is ~0, for writing too unless
+ * @read_only.  When the driver is told that the memory is being unmapped, it lets
+ * go of the page and pins it again, @keep times; that is what no driver may do.
  */
 struct vfio_test_mdev_pin {
 	__u64 iova;
-	__u32 keep;
+	__u16 keep;
+	__u16 read_only;
 	__u32 told;		/* out: how often it was told since the last pin */
 };
 

@@ -49,13 +49,14 @@ static struct vtm_device *vtm_of(struct vfio_device *vdev)
 
 static int vtm_pin(struct vtm_device *vtm)
 {
+	int prot = IOMMU_READ | (vtm->pin.read_only ? 0 : IOMMU_WRITE);
 	struct page *page;
 	int ret;
 
 	lockdep_assert_held(&vtm->pin_lock);
 
-	ret = vfio_pin_pages(&vtm->vdev, vtm->pin.iova & PAGE_MASK, 1,
-			     IOMMU_READ | IOMMU_WRITE, &page);
+	ret = vfio_pin_pages(&vtm->vdev, vtm->pin.iova & PAGE_MASK, 1, prot,
+			     &page);
 	vtm->pinned = ret == 1;
 
 	return vtm->pinned ? 0 : ret ?: -EFAULT;
