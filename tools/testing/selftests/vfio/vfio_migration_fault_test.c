@@ -338,6 +338,7 @@ TEST_F(fault, removed_while_it_is_open)
 struct flip {
 	pthread_t thread;
 	char *at;
+	bool begun;
 	bool stop;
 };
 
@@ -349,6 +350,7 @@ static void *flip_thread(void *arg)
 	while (!__atomic_load_n(&f->stop, __ATOMIC_RELAXED)) {
 		__atomic_store_n(f->at, ~was, __ATOMIC_RELAXED);
 		__atomic_store_n(f->at, was, __ATOMIC_RELAXED);
+		__atomic_store_n(&f->begun, true, __ATOMIC_RELAXED);
 	}
 
 	return NULL;
@@ -379,6 +381,8 @@ TEST_F(fault, window_flipped_while_it_is_loaded)
 		memcpy(window, s.data + s.size - tail, tail);
 		f.at = window + i % tail;
 		ASSERT_EQ(0, pthread_create(&f.thread, NULL, flip_thread, &f));
+		while (!__atomic_load_n(&f.begun, __ATOMIC_RELAXED))
+			sched_yield();
 		ret = size_set(b, tail);
 		__atomic_store_n(&f.stop, true, __ATOMIC_RELAXED);
 		pthread_join(f.thread, NULL);
