@@ -108,7 +108,8 @@ clean: ## remove build/, or what BUILD= names; the cache stays
 help: ## this list
 	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } \
 		/^[a-z%-]+:.*## / { n = $$1; sub(/%/, "*", n); \
-		printf "  make %-12s %s\n", n, $$2 }' Makefile
+		printf "  make %-14s %s\n", n, $$2 }' Makefile
+	@printf '\n%s\n' "Settings, as in 'make check PIN=v6.12 JOBS=4', are in Documentation/manual.md"
 
 .PHONY: all check list cases mutants lint bisect bench apply unapply status refresh export \
 	kernel tree clean help check-dkms check-upstream check-clients vmm-check \
