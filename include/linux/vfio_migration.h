@@ -99,19 +99,20 @@ struct vfio_device_feature_mig_data_size {
  * @start: Let the device go on where it was stopped, or with the state that
  *	was loaded.  Required.
  * @save_begin: Userspace begins to save: all of the state is to be sent.
- *	Optional, goes with @next.
+ *	Optional, and only with @next.
  * @save_end: It saves no more.  Called once for each @save_begin, also before
- *	the device is reset, and after vfio_migration_reset_done().  Optional, goes
- *	with @next.
+ *	the device is reset, and after vfio_migration_reset_done().  Optional, and
+ *	only with @next.
  * @next: Give out a run of the state that is to be sent: set @pos and @len,
  *	take it for sent, and return 1; return 0 if there is none at present.
+ *	The library keeps a run until @save has succeeded for all of it.
  *	With @running, the device runs, and what it changes after this call has
  *	to be given out again.  When the device is stopped, all that has not been
  *	sent since it changed has to be given out.  Optional: without it nothing
  *	is sent before the device is stopped, and then all.
  * @pending: Set @bytes to what @next will give out, as far as it is known; 0
  *	if @next has none.  Without @running, as if the device were stopped now,
- *	which it may not be.  Goes with @next.
+ *	which it may not be.  Required with @next, and only then.
  * @save: Copy @len bytes of the state at @pos to @buf.  Called in pre-copy
  *	while the device runs, only for what @next gave out, and while it is
  *	stopped.  A section is always asked for whole.  Not called for what lies
@@ -123,9 +124,11 @@ struct vfio_device_feature_mig_data_size {
  *	those of the device.
  * @load: Copy @len bytes from @buf to the state at @pos.  The device is
  *	stopped.  A section comes whole, once, when the stream has ended and is
- *	right, if all of it has come.  All else comes before that, cut as userspace decides, and
+ *	right, if all of it has come: its values can be looked at and taken over
+ *	here.  All else comes before that, cut as userspace decides, and
  *	userspace may change @buf during the call: copy from it once, and look
- *	at the values in @loaded.  Not called for memory.  Required if @save is.
+ *	at the values in @loaded.  Not called for memory.  Required with @save,
+ *	and only then.
  * @loaded: All of the stream has come and it is right.  Check the values that
  *	were loaded, as they may come from anywhere, and take them over: from now
  *	on they can be seen.  An error leaves the device to be reset.  Optional.
