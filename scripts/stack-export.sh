@@ -141,8 +141,10 @@ commit_stack()
 			die "$p does not apply ($(sed -n '/^error: /{s///p;q}' "$new/log")): $(way_past "$1" "$p"), then try again"
 		echo "$p" >>"$new/names"
 	done
+	[ -n "$lead" ] || [ -z "${TOPIC:-}" ] ||
+		die "the series has no patch of $TOPIC: TOPIC can be $(sed -n 's/^# \([a-z0-9-]*\)$/\1/p' "$patches/series" | paste -sd ' ')"
 	[ -n "$lead" ] ||
-		die "the series has no patch${TOPIC:+ of $TOPIC}: there is nothing to export"
+		die "the series has no patch: there is nothing to export"
 }
 
 commit_new_files()
