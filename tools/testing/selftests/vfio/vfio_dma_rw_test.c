@@ -139,6 +139,68 @@ TEST_F(dma_rw, memory_of_another_program)
 	munmap(page, PAGE);
 }
 
+/* Whoever can map memory chooses its address, which is no way into the kernel's */
+TEST_F(dma_rw, memory_of_the_kernel)
+{
+	static const __u64 of_the_kernel[] = {
+		0xffffffff81000000,	/* its text */
+		0xffff888000000000,	/* all memory */
+		0xfffffffffffff000,
+		0x0000800000000000,	/* not an address */
+		0x00007ffffffff000,	/* no program has this page */
+	};
+	int container = self->u.container, device = self->u.device;
+	char buf[LEN];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(of_the_kernel); i++) {
+		TH_LOG("%llx", of_the_kernel[i]);
+		memset(buf, 0x5a, LEN);
+		ASSERT_EQ(0, container_map(container, (void *)of_the_kernel[i],
+					   IOVA, PAGE));
+		EXPECT_EQ(-EFAULT, mdev_rw(device, IOVA, buf, LEN, true));
+		EXPECT_EQ(-EFAULT, mdev_rw(device, IOVA, buf, LEN, false));
+		EXPECT_EQ(true, buf[0] == 0x5a && !memcmp(buf, buf + 1, LEN - 1));
+		ASSERT_EQ(0, container_unmap(container, IOVA, PAGE));
+	}
+}
+
+/* One mapping after the other, up to where there is none or none that may be had */
+TEST_F(dma_rw, mappings_side_by_side)
+{
+	int container = self->u.container, device = self->u.device;
+	char *page = page_alloc(3 * PAGE);
+	unsigned long half = LEN / 2;
+	char buf[LEN];
+
+	ASSERT_NE(NULL, page);
+	memset(page, 0x11, 3 * PAGE);
+	/* Not in the order of the memory, and with a gap behind the second */
+	ASSERT_EQ(0, container_map(container, page + PAGE, IOVA, PAGE));
+	ASSERT_EQ(0, container_map(container, page, IOVA + PAGE, PAGE));
+	ASSERT_EQ(0, container_map(container, page + 2 * PAGE, IOVA + 3 * PAGE,
+				   PAGE));
+	memset(buf, 0x5a, LEN);
+	EXPECT_EQ(0, mdev_rw(device, IOVA + PAGE - half, buf, LEN, true));
+	EXPECT_EQ(0, memcmp(page + 2 * PAGE - half, buf, half));
+	EXPECT_EQ(0, memcmp(page, buf, half));
+	EXPECT_EQ(0x11, page[half]);
+	EXPECT_EQ(0x11, page[2 * PAGE]);
+	memset(buf, 0x77, LEN);
+	EXPECT_EQ(-EINVAL, mdev_rw(device, IOVA + 2 * PAGE - half, buf, LEN,
+				   true));
+	EXPECT_EQ(0, memcmp(page + PAGE - half, buf, half));
+	EXPECT_EQ(0x11, page[2 * PAGE]);
+	EXPECT_EQ(-EINVAL, mdev_rw(device, IOVA + 3 * PAGE - half, buf, LEN,
+				   true));
+	EXPECT_EQ(0x11, page[2 * PAGE]);
+	EXPECT_EQ(-EINVAL, mdev_rw(device, IOVA + 4 * PAGE - half, buf, LEN,
+				   false));
+	EXPECT_EQ(-EINVAL, mdev_rw(device, ~0ULL, buf, LEN, false));
+	ASSERT_EQ(0, container_unmap(container, IOVA, 4 * PAGE));
+	munmap(page, 3 * PAGE);
+}
+
 /*
  * A program of two threads.  The first has a page mapped that does not come, and
  * the driver access it.  The second does as it is told, and says so.

@@ -6,7 +6,9 @@
 
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "../kselftest_harness.h"
 #include "vfio_migration_region_lib.h"
@@ -362,6 +365,33 @@ TEST_F(dma, unmapped_pages_are_dirty)
 	ASSERT_EQ(0, dirty_stop(container));
 }
 
+/* A look from below a mapping on tells what one from its first page on does */
+TEST_F(dma, pages_between_are_not_dirty)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 iova = IOVA + 2 * GUEST, dirty;
+
+	ASSERT_EQ(0, container_map(container, self->other, iova + 5 * PAGE,
+				   3 * PAGE));
+	ASSERT_EQ(0, container_map(container, self->other, iova + 10 * PAGE,
+				   PAGE));
+	ASSERT_EQ(0, dirty_start(container));
+	ASSERT_EQ(0, dma(d, iova + 5 * PAGE, 0, 3 * PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dirty_get(container, iova, GUEST_PAGES, &dirty));
+	EXPECT_EQ(7ULL << 5, dirty);
+	/* Of what was told nothing comes again, as another page least of all */
+	ASSERT_EQ(0, dirty_get(container, iova, GUEST_PAGES, &dirty));
+	EXPECT_EQ(0, dirty);
+	ASSERT_EQ(0, dma(d, iova + 10 * PAGE, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dirty_get(container, iova + 5 * PAGE, 6, &dirty));
+	EXPECT_EQ(1ULL << 5, dirty);
+	ASSERT_EQ(0, dirty_stop(container));
+	ASSERT_EQ(0, container_unmap(container, iova, 11 * PAGE));
+}
+
 /*
  * A bitmap has a bit for each page of what was asked for, whether it is mapped or
  * not.  The mappings begin and end amid its words, and its bytes.  Who has asked
@@ -566,6 +596,85 @@ static int lock_any_memory(bool may)
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
 }
 
+/* A program may call memory what it has no access to itself */
+TEST_F(dma, memory_of_the_kernel)
+{
+	static const __u64 of_the_kernel[] = {
+		0xffffffff81000000,	/* its text */
+		0xffff888000000000,	/* all memory */
+		0xffffffffff600000,	/* can be called, see vsyscall */
+		0xfffffffffffff000,
+		0x0000800000000000,	/* not an address */
+		0x00007ffffffff000,	/* no program has this page */
+	};
+	struct dev *d = &self->p.a;
+	__u64 iova = IOVA + 2 * GUEST;
+	char seen[PAGE];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(of_the_kernel); i++) {
+		TH_LOG("%llx", of_the_kernel[i]);
+		ASSERT_EQ(0, scratch_fill(d, 1));
+		ASSERT_EQ(0, container_map(d->u.container,
+					   (void *)of_the_kernel[i], iova,
+					   PAGE));
+		EXPECT_EQ(-EFAULT, dma(d, iova, 0, PAGE, self->path));
+		ASSERT_EQ(0, scratch_read(d, 0, seen, PAGE));
+		if (self->path)
+			EXPECT_EQ(true, all_zero(seen, PAGE));
+		EXPECT_EQ(-EFAULT, dma(d, iova, 0, PAGE,
+				       self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, container_unmap(d->u.container, iova, PAGE));
+	}
+}
+
+/* A file that becomes shorter, and longer again */
+TEST_F(dma, file_is_truncated)
+{
+	int fd = syscall(SYS_memfd_create, "guest", 0);
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 iova = IOVA + 2 * GUEST, dirty;
+	char *memory, seen[4 * PAGE];
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, ftruncate(fd, 4 * PAGE));
+	memory = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+		      0);
+	ASSERT_NE(MAP_FAILED, memory);
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	ASSERT_EQ(0, scratch_read(d, 0, seen, 4 * PAGE));
+	ASSERT_EQ(0, container_map(container, memory, iova, 4 * PAGE));
+	ASSERT_EQ(0, dirty_start(container));
+	EXPECT_EQ(0, dma(d, iova, 0, 4 * PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(0, memcmp(memory, seen, 4 * PAGE));
+	ASSERT_EQ(0, dirty_get(container, iova, 4, &dirty));
+	EXPECT_EQ(0xf, dirty);
+
+	ASSERT_EQ(0, ftruncate(fd, 2 * PAGE));
+	EXPECT_EQ(-EFAULT, dma(d, iova + 2 * PAGE, 0, PAGE,
+			       self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(-EFAULT, dma(d, iova + 2 * PAGE, 0, PAGE, self->path));
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	EXPECT_EQ(0, dma(d, iova + PAGE, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dirty_get(container, iova, 4, &dirty));
+	EXPECT_EQ(2, dirty);
+
+	ASSERT_EQ(0, ftruncate(fd, 4 * PAGE));
+	EXPECT_EQ(true, all_zero(memory + 2 * PAGE, 2 * PAGE));
+	EXPECT_EQ(0, dma(d, iova, 0, 4 * PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(0, memcmp(memory, seen, 4 * PAGE));
+	ASSERT_EQ(0, dirty_get(container, iova, 4, &dirty));
+	EXPECT_EQ(0xf, dirty);
+	ASSERT_EQ(0, dirty_stop(container));
+	ASSERT_EQ(0, container_unmap(container, iova, 4 * PAGE));
+	munmap(memory, 4 * PAGE);
+	close(fd);
+}
+
 /* Pages that are pinned count, and none of them is kept when there are too many */
 TEST_F(dma, locked_memory_is_limited)
 {
@@ -684,6 +793,156 @@ TEST_F(dma, own_memory)
 	munmap(bar, 1 << 20);
 	stream_free(&s);
 	free(x);
+}
+
+/*
+ * Memory that others change meanwhile
+ */
+
+#define ROUNDS	100U
+
+/* What two threads do while the device has the memory */
+struct company {
+	struct dev *d;
+	char *memory;
+	__u64 iova;
+	__u64 dirty;		/* all that the second was told */
+	int error;
+	bool leave;
+};
+
+static bool stays(struct company *c)
+{
+	return !__atomic_load_n(&c->leave, __ATOMIC_SEQ_CST);
+}
+
+/* Pages are taken away, to come back empty */
+static void *take_pages(void *arg)
+{
+	struct company *c = arg;
+	__u64 seed = 1;
+
+	while (stays(c))
+		if (madvise(c->memory + random_next(&seed) % GUEST_PAGES * PAGE,
+			    PAGE, MADV_DONTNEED))
+			c->error = -errno;
+
+	return NULL;
+}
+
+/* Others are mapped and unmapped, and the dirty pages looked at */
+static void *look_on(void *arg)
+{
+	struct company *c = arg;
+	int container = c->d->u.container;
+	__u64 beside = c->iova + GUEST, dirty;
+
+	while (stays(c)) {
+		c->error = c->error ?: dirty_get(container, c->iova,
+						 GUEST_PAGES, &dirty);
+		c->dirty |= dirty;
+		c->error = c->error ?: container_map(container, c->memory,
+						     beside, GUEST);
+		c->error = c->error ?: container_unmap(container, beside, GUEST);
+	}
+
+	return NULL;
+}
+
+/* However it goes, what was written is dirty and nothing else */
+TEST_F(dma, pages_come_and_go)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	struct company c = { .d = d, .iova = IOVA + 2 * GUEST };
+	unsigned int i, j, failed = 0;
+	__u64 seed = 7, dirty, written;
+	pthread_t thread[2];
+
+	c.memory = page_alloc(GUEST);
+	ASSERT_NE(NULL, c.memory);
+	ASSERT_EQ(0, scratch_fill(d, 1));
+	ASSERT_EQ(0, container_map(container, c.memory, c.iova, GUEST));
+	ASSERT_EQ(0, dirty_start(container));
+	for (i = 0; i < ROUNDS; i++) {
+		__u64 tried = 0;
+
+		ASSERT_EQ(0, dirty_get(container, c.iova, GUEST_PAGES, &dirty));
+		c.dirty = 0;
+		c.leave = false;
+		written = 0;
+		ASSERT_EQ(0, pthread_create(&thread[0], NULL, take_pages, &c));
+		ASSERT_EQ(0, pthread_create(&thread[1], NULL, look_on, &c));
+		for (j = 0; j < 8; j++) {
+			__u64 at = random_next(&seed) % (GUEST_PAGES - 4);
+			int ret = dma(d, c.iova + at * PAGE + 1, 0, 3 * PAGE,
+				      self->path | MSCRATCH_DMA_TO_GUEST);
+
+			tried |= 0xfULL << at;
+			if (!ret)
+				written |= 0xfULL << at;
+			else
+				failed++;
+			EXPECT_EQ(true, !ret || ret == -EFAULT);
+		}
+		__atomic_store_n(&c.leave, true, __ATOMIC_SEQ_CST);
+		pthread_join(thread[0], NULL);
+		pthread_join(thread[1], NULL);
+		ASSERT_EQ(0, c.error);
+		ASSERT_EQ(0, dirty_get(container, c.iova, GUEST_PAGES, &dirty));
+		c.dirty |= dirty;
+		EXPECT_EQ(0, written & ~c.dirty);
+		EXPECT_EQ(0, c.dirty & ~tried);
+	}
+	TH_LOG("%u of %u failed", failed, 8 * ROUNDS);
+	EXPECT_GE(ROUNDS, failed);
+	ASSERT_EQ(0, dirty_stop(container));
+	EXPECT_EQ(0, dma(d, c.iova, 0, GUEST,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, container_unmap(container, c.iova, GUEST));
+	munmap(c.memory, GUEST);
+}
+
+/* A program that is killed while the device has its memory, and afterwards */
+TEST_F(dma, owner_is_killed)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container, status;
+	int ready[2], want = self->path ? -EPERM : -ENODEV;
+	unsigned int i;
+	char byte = 1;
+	pid_t pid;
+
+	ASSERT_EQ(0, pipe(ready));
+	for (i = 0; i < 20; i++) {
+		__u64 iova = IOVA + (2 + i) * GUEST;
+
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			char *memory = page_alloc(GUEST);
+
+			if (!memory ||
+			    container_map(container, memory, iova, GUEST) ||
+			    write(ready[1], &byte, 1) != 1)
+				_exit(1);
+			for (;;)
+				pause();
+		}
+		ASSERT_EQ(1, read(ready[0], &byte, 1));
+		EXPECT_EQ(0, dma(d, iova, 0, GUEST,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, dma_start(d, iova, 0, GUEST, self->path));
+		ASSERT_EQ(0, kill(pid, SIGKILL));
+		dma_wait(d);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_EQ(want, dma(d, iova, 0, PAGE, self->path));
+		EXPECT_EQ(want, dma(d, iova, 0, PAGE,
+				    self->path | MSCRATCH_DMA_TO_GUEST));
+	}
+	close(ready[0]);
+	close(ready[1]);
+	EXPECT_EQ(0, dma(d, IOVA, 0, GUEST, self->path));
 }
 
 /* A container of the first kind: type1 pins no pages for it, but reads and writes */
