@@ -365,6 +365,45 @@ TEST_F(dma, unmapped_pages_are_dirty)
 	ASSERT_EQ(0, dirty_stop(container));
 }
 
+/* Where the pieces are that memory is mapped in, and how many pages each has */
+#define PIECES		3U
+#define PIECE_PAGES	2UL
+#define PIECE		(PIECE_PAGES * PAGE)
+
+/*
+ * What was mapped in pieces is unmapped at once, and of none of them the dirty
+ * pages are lost, in whatever order the pieces came and are found.
+ */
+TEST_F(dma, pieces_are_unmapped_at_once)
+{
+	static const unsigned int orders[][PIECES] = {
+		{ 0, 1, 2 }, { 0, 2, 1 }, { 1, 0, 2 },
+		{ 1, 2, 0 }, { 2, 0, 1 }, { 2, 1, 0 },
+	};
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 iova = IOVA + 2 * GUEST, dirty;
+	unsigned int i, j;
+
+	ASSERT_EQ(0, dirty_start(container));
+	for (i = 0; i < ARRAY_SIZE(orders); i++) {
+		for (j = 0; j < PIECES; j++)
+			ASSERT_EQ(0, container_map(container, self->other,
+						   iova + orders[i][j] * PIECE,
+						   PIECE));
+		ASSERT_EQ(0, dma(d, iova + PAGE, 0, 2 * PAGE,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, dma(d, iova + 5 * PAGE, 0, PAGE,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, dirty_unmap(container, iova, PIECES * PIECE_PAGES,
+					 &dirty));
+		EXPECT_EQ(1ULL << 1 | 1ULL << 2 | 1ULL << 5, dirty) {
+			TH_LOG("order %u", i);
+		}
+	}
+	ASSERT_EQ(0, dirty_stop(container));
+}
+
 /* A look from below a mapping on tells what one from its first page on does */
 TEST_F(dma, pages_between_are_not_dirty)
 {
