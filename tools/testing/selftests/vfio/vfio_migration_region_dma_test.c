@@ -404,6 +404,25 @@ TEST_F(dma, pieces_are_unmapped_at_once)
 	ASSERT_EQ(0, dirty_stop(container));
 }
 
+static int dirty_look(int container, __u64 iova, size_t pages, __u64 *bitmap,
+		      size_t size)
+{
+	struct {
+		struct vfio_iommu_type1_dirty_bitmap head;
+		struct vfio_iommu_type1_dirty_bitmap_get range;
+	} arg = {
+		.head.argsz = sizeof(arg),
+		.head.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
+		.range.iova = iova,
+		.range.size = pages * PAGE,
+		.range.bitmap.pgsize = PAGE,
+		.range.bitmap.size = size,
+		.range.bitmap.data = bitmap,
+	};
+
+	return ioctl(container, VFIO_IOMMU_DIRTY_PAGES, &arg) ? -errno : 0;
+}
+
 /* A look from below a mapping on tells what one from its first page on does */
 TEST_F(dma, pages_between_are_not_dirty)
 {
@@ -429,6 +448,48 @@ TEST_F(dma, pages_between_are_not_dirty)
 	EXPECT_EQ(1ULL << 5, dirty);
 	ASSERT_EQ(0, dirty_stop(container));
 	ASSERT_EQ(0, container_unmap(container, iova, 11 * PAGE));
+}
+
+/* A look that fails because its bitmap cannot be written to loses nothing */
+TEST_F(dma, look_that_fails_loses_nothing)
+{
+	static const int access[] = { PROT_READ, PROT_NONE };
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 iova = IOVA + 2 * GUEST, dirty[2];
+	char *memory = page_alloc(2 * PAGE);
+	unsigned int i;
+
+	ASSERT_NE(NULL, memory);
+	ASSERT_EQ(0, container_map(container, self->other, iova + 5 * PAGE,
+				   3 * PAGE));
+	ASSERT_EQ(0, container_map(container, self->other, iova + 70 * PAGE,
+				   2 * PAGE));
+	ASSERT_EQ(0, dirty_start(container));
+	for (i = 0; i < ARRAY_SIZE(access); i++) {
+		ASSERT_EQ(0, dma(d, iova + 6 * PAGE, 0, PAGE,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, dma(d, iova + 70 * PAGE, 0, PAGE,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+		ASSERT_EQ(0, mprotect(memory + PAGE, PAGE, access[i]));
+		/* At the first of the mappings, and at the second one */
+		EXPECT_EQ(-EFAULT, dirty_look(container, iova, 128,
+					      (__u64 *)(memory + PAGE),
+					      sizeof(dirty)));
+		EXPECT_EQ(-EFAULT, dirty_look(container, iova, 128,
+					      (__u64 *)(memory + PAGE) - 1,
+					      sizeof(dirty)));
+		memset(dirty, 0, sizeof(dirty));
+		ASSERT_EQ(0, dirty_look(container, iova, 128, dirty,
+					sizeof(dirty)));
+		EXPECT_EQ(1ULL << 6, dirty[0]);
+		EXPECT_EQ(1ULL << 6, dirty[1]);
+		ASSERT_EQ(0, mprotect(memory + PAGE, PAGE,
+				      PROT_READ | PROT_WRITE));
+	}
+	ASSERT_EQ(0, dirty_stop(container));
+	ASSERT_EQ(0, container_unmap(container, iova, 72 * PAGE));
+	munmap(memory, 2 * PAGE);
 }
 
 /*
