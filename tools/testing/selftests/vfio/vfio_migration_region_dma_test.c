@@ -696,6 +696,43 @@ static int lock_any_memory(bool may)
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
 }
 
+/*
+ * The last of the addresses.  What lies up to there is unmapped, if that is what is
+ * asked for, and nothing can be mapped that nobody would find there.
+ */
+TEST_F(dma, end_of_the_addresses)
+{
+	const __u64 half = 1ULL << 63, last = 0 - PAGE;
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+
+	ASSERT_EQ(0, container_map(container, self->other, half + IOVA, PAGE));
+	EXPECT_EQ(0, dma(d, half + IOVA, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(0, container_unmap(container, half, half));
+	EXPECT_GT(0, dma(d, half + IOVA, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(0, container_map(container, self->other, half + IOVA, PAGE));
+	EXPECT_EQ(0, container_unmap(container, half + IOVA, PAGE));
+
+	EXPECT_EQ(-EINVAL, container_map(container, self->other, last, PAGE));
+	EXPECT_EQ(-EINVAL, container_map(container, self->other, last - PAGE,
+					 2 * PAGE));
+	EXPECT_EQ(-EINVAL, container_map(container, self->other, PAGE, last));
+	ASSERT_EQ(0, container_map(container, self->other, last - PAGE, PAGE));
+	ASSERT_EQ(0, container_map(container, self->guest, 0, PAGE));
+	EXPECT_EQ(-EEXIST, container_map(container, self->other, last - PAGE,
+					 PAGE));
+	EXPECT_EQ(0, dma(d, last - PAGE, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_GT(0, dma(d, last - 1, 0, 2, self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_GT(0, dma(d, last, 0, PAGE, self->path | MSCRATCH_DMA_TO_GUEST));
+	EXPECT_EQ(0, container_unmap(container, last - PAGE, 2 * PAGE));
+	EXPECT_GT(0, dma(d, last - PAGE, 0, PAGE,
+			 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, container_unmap(container, 0, PAGE));
+}
+
 /* A program may call memory what it has no access to itself */
 TEST_F(dma, memory_of_the_kernel)
 {
