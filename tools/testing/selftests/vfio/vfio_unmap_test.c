@@ -332,6 +332,70 @@ static void read_only_memory(void)
 			 "memory to be read: both let go of it\n");
 }
 
+/*
+ * Dirty pages of the two mappings, where the first was written to and the second
+ * stays pinned: an unmap that fails has not taken the first away, or nobody would
+ * learn what was written there.
+ */
+
+static int dirty_tracking(__u32 flags)
+{
+	struct vfio_iommu_type1_dirty_bitmap arg = {
+		.argsz = sizeof(arg),
+		.flags = flags,
+	};
+
+	return ioctl(u.container, VFIO_IOMMU_DIRTY_PAGES, &arg) ? -errno : 0;
+}
+
+static int unmap_dirty(__u64 *bitmap)
+{
+	struct {
+		struct vfio_iommu_type1_dma_unmap head;
+		struct vfio_bitmap bitmap;
+	} arg = {
+		.head.argsz = sizeof(arg),
+		.head.flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+		.head.iova = IOVA,
+		.head.size = 2 * PAGE,
+		.bitmap.pgsize = PAGE,
+		.bitmap.size = sizeof(*bitmap),
+		.bitmap.data = bitmap,
+	};
+
+	*bitmap = 0;
+	if (ioctl(u.container, VFIO_IOMMU_UNMAP_DMA, &arg))
+		return -errno;
+
+	return arg.head.size == 2 * PAGE ? 0 : -ENOENT;
+}
+
+static void all_or_nothing(unsigned int lower_first)
+{
+	__u64 first = IOVA + (lower_first ? 0 : PAGE), dirty = 0;
+	char byte = 1;
+	bool stays;
+	int ret;
+
+	ret = dirty_tracking(VFIO_IOMMU_DIRTY_PAGES_FLAG_START) ?:
+	      container_map(u.container, page, first, PAGE) ?:
+	      container_map(u.container, page, 2 * IOVA + PAGE - first, PAGE) ?:
+	      mdev_rw(u.device, IOVA, &byte, 1, true) ?:
+	      pin(IOVA + PAGE, FOR_EVER);
+	if (ret)
+		ksft_exit_fail_msg("no mapping: %s\n", strerror(-ret));
+	ret = unmap_dirty(&dirty);
+	stays = container_map(u.container, page, IOVA, PAGE) == -EEXIST;
+	ksft_test_result(ret == -EBUSY && stays,
+			 "%s mapped first: the unmap that fails has unmapped nothing\n",
+			 lower_first ? "lower" : "upper");
+	ret = pin(NOTHING, 0) ?: unmap_dirty(&dirty);
+	ksft_test_result(!ret && dirty & 1,
+			 "%s mapped first: what was written is told then\n",
+			 lower_first ? "lower" : "upper");
+	dirty_tracking(VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
+}
+
 int main(void)
 {
 	struct vfio_test_mdev_pin p;
@@ -339,7 +403,7 @@ int main(void)
 	struct mdev m;
 
 	ksft_print_header();
-	ksft_set_plan(16);
+	ksft_set_plan(20);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ret = pin_devices_begin();
 	if (ret)
@@ -399,8 +463,13 @@ int main(void)
 			 !container_map(u.container, page, IOVA, 2 * PAGE),
 			 "driver that lets go at last: all is unmapped\n");
 
-	ret = unmap(2 * PAGE) ?:
-	      container_map(u.container, page, IOVA, PAGE) ?:
+	ret = unmap(2 * PAGE);
+	if (ret)
+		ksft_exit_fail_msg("no unmap: %s\n", strerror(-ret));
+	all_or_nothing(1);
+	all_or_nothing(0);
+
+	ret = container_map(u.container, page, IOVA, PAGE) ?:
 	      container_map(u.container, page + PAGE, IOVA + PAGE, PAGE) ?:
 	      pin(IOVA, 0);
 	if (ret)
