@@ -22,6 +22,7 @@
 #include "../kselftest_harness.h"
 #include "vfio_migration_region_lib.h"
 #include "vfio_test_migration.h"
+#include "vfio_unmap_glue.h"
 
 /* The limit is for a hang; emulated machines take their time */
 #undef TEST_TIMEOUT_DEFAULT
@@ -34,22 +35,15 @@
 FIXTURE(dma_rw)
 {
 	struct user u;
-	int iommu;
 	int absent;	/* of which pages are mapped that do not come */
 };
 
 FIXTURE_SETUP(dma_rw)
 {
 	struct mdev m;
-	int parent;
 
-	ASSERT_EQ(0, modules_load(false));
-	self->iommu = iommu_open();
-	ASSERT_LE(0, self->iommu);
-	ASSERT_EQ(0, devices_remove_all(self->iommu));
-	parent = device_add(self->iommu, 0, VFIO_TEST_DEV_AUX);
-	ASSERT_LE(0, parent);
-	ASSERT_EQ(0, mdev_create(parent, VFIO_TEST_MDEV_PLAIN, 0, &m));
+	ASSERT_EQ(0, pin_devices_begin());
+	ASSERT_EQ(0, pin_device_create(0, &m));
 	ASSERT_EQ(0, user_open(&self->u, m.group, m.name));
 	self->absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, self->absent);
@@ -59,8 +53,7 @@ FIXTURE_TEARDOWN(dma_rw)
 {
 	close(self->absent);
 	user_close(&self->u);
-	EXPECT_EQ(0, devices_remove_all(self->iommu));
-	close(self->iommu);
+	pin_devices_end();
 }
 
 /* Pages of zeroes that nobody has touched yet */

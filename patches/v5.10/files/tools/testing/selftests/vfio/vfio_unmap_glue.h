@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where vfio_unmap_test has its devices from, which other kernels have otherwise.
- * Each has a file of this name of its own.
+ * Where vfio_unmap_test and vfio_dma_rw_test have their devices from, which other
+ * kernels have otherwise.  Each has a file of this name of its own.
  */
 #ifndef VFIO_UNMAP_GLUE_H
 #define VFIO_UNMAP_GLUE_H

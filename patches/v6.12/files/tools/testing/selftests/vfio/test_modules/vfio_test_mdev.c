@@ -168,6 +168,24 @@ static long vtm_test_pinned(struct vtm_device *vtm, void __user *arg)
 	return copy_to_user(arg, &pin, sizeof(pin)) ? -EFAULT : 0;
 }
 
+/* A page that does not come is to keep nobody else */
+static long vtm_test_rw(struct vtm_device *vtm, void __user *arg)
+{
+	struct vfio_test_mdev_dma dma;
+	int ret;
+
+	if (copy_from_user(&dma, arg, sizeof(dma)))
+		return -EFAULT;
+	if (!dma.size || dma.size > sizeof(dma.data))
+		return -EINVAL;
+
+	ret = vfio_dma_rw(&vtm->vdev, dma.iova, dma.data, dma.size, dma.write);
+	if (ret)
+		return ret;
+
+	return copy_to_user(arg, &dma, sizeof(dma)) ? -EFAULT : 0;
+}
+
 static long vtm_ioctl(struct vfio_device *vdev, unsigned int cmd,
 		      unsigned long arg)
 {
@@ -181,6 +199,8 @@ static long vtm_ioctl(struct vfio_device *vdev, unsigned int cmd,
 		return vtm_test_pin(vtm, user);
 	case VFIO_TEST_MDEV_PINNED:
 		return vtm_test_pinned(vtm, user);
+	case VFIO_TEST_MDEV_RW:
+		return vtm_test_rw(vtm, user);
 	case VFIO_TEST_MDEV_HOLD:
 		vtm_hold(vtm, arg);
 		return 0;
