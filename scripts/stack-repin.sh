@@ -22,8 +22,9 @@ repin()
 	"$top/scripts/fetch" --look "$1" "$scratch/look" || explained
 	to=$(sed -n 's/^version //p' "$scratch/look")
 	{ mkdir "$copy" && project_files >"$scratch/project" &&
-		(cd "$top" && cpio -pdm --quiet "$copy" <"$scratch/project"); } ||
-		die "the project cannot be copied to $copy (above): free some space, then try again"
+		(cd "$top" && cpio -pdm --quiet "$copy" <"$scratch/project"); } \
+		2>"$scratch/copying" ||
+		die "the project cannot be copied to $copy ($(tail -n 1 "$scratch/copying")): free some space, then try again"
 	new_pin >"$copy/patches/$PIN/pin"
 	new_stock
 	# Nothing is known of the new tree yet.
