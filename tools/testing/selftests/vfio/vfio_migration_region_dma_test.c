@@ -404,25 +404,6 @@ TEST_F(dma, pieces_are_unmapped_at_once)
 	ASSERT_EQ(0, dirty_stop(container));
 }
 
-static int dirty_look(int container, __u64 iova, size_t pages, __u64 *bitmap,
-		      size_t size)
-{
-	struct {
-		struct vfio_iommu_type1_dirty_bitmap head;
-		struct vfio_iommu_type1_dirty_bitmap_get range;
-	} arg = {
-		.head.argsz = sizeof(arg),
-		.head.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
-		.range.iova = iova,
-		.range.size = pages * PAGE,
-		.range.bitmap.pgsize = PAGE,
-		.range.bitmap.size = size,
-		.range.bitmap.data = bitmap,
-	};
-
-	return ioctl(container, VFIO_IOMMU_DIRTY_PAGES, &arg) ? -errno : 0;
-}
-
 /* A look from below a mapping on tells what one from its first page on does */
 TEST_F(dma, pages_between_are_not_dirty)
 {
@@ -473,15 +454,11 @@ TEST_F(dma, look_that_fails_loses_nothing)
 				 self->path | MSCRATCH_DMA_TO_GUEST));
 		ASSERT_EQ(0, mprotect(memory + PAGE, PAGE, access[i]));
 		/* At the first of the mappings, and at the second one */
-		EXPECT_EQ(-EFAULT, dirty_look(container, iova, 128,
-					      (__u64 *)(memory + PAGE),
-					      sizeof(dirty)));
-		EXPECT_EQ(-EFAULT, dirty_look(container, iova, 128,
-					      (__u64 *)(memory + PAGE) - 1,
-					      sizeof(dirty)));
-		memset(dirty, 0, sizeof(dirty));
-		ASSERT_EQ(0, dirty_look(container, iova, 128, dirty,
-					sizeof(dirty)));
+		EXPECT_EQ(-EFAULT, dirty_get_into(container, iova, 128,
+						  memory + PAGE));
+		EXPECT_EQ(-EFAULT, dirty_get_into(container, iova, 128,
+						  memory + PAGE - 8));
+		ASSERT_EQ(0, dirty_get(container, iova, 128, dirty));
 		EXPECT_EQ(1ULL << 6, dirty[0]);
 		EXPECT_EQ(1ULL << 6, dirty[1]);
 		ASSERT_EQ(0, mprotect(memory + PAGE, PAGE,
