@@ -949,7 +949,7 @@ static void *look_on(void *arg)
 {
 	struct company *c = arg;
 	int container = c->d->u.container;
-	__u64 beside = c->iova + GUEST, dirty;
+	__u64 beside = c->iova + GUEST, dirty = 0;
 
 	while (stays(c)) {
 		c->error = c->error ?: dirty_get(container, c->iova,
