@@ -23,7 +23,7 @@ struct vfio_migration;
 struct vm_area_struct;
 
 /*
- * What userspace and kernels from 5.18, 6.2 and 6.3 on have of version 2.  The
+ * What userspace and kernels from 5.18 and 6.2 on have of version 2.  The
  * states are missing: in this kernel their names are those of version 1.
  */
 #ifndef VFIO_DEVICE_FEATURE_MIGRATION
