@@ -99,9 +99,10 @@ units()
 			"$top/tools/testing/dkms/run" list | while read -r name; do
 				unit dkms chroot - "$name"
 			done
-			"$top/tools/testing/dkms/run" tests | while read -r i name; do
-				unit test amd-stock "$i" "$name"
-			done
+			"$top/tools/testing/dkms/run" tests |
+				while read -r u_machine i name; do
+					unit test "$u_machine" "$i" "$name"
+				done
 			;;
 		mutant*)
 			u_interface=${u_kind#mutant}

@@ -153,7 +153,7 @@ make_base()
 	cp /etc/resolv.conf "$1/etc/resolv.conf"
 	apt_inside "$1" update || return
 	# shellcheck disable=SC2086 # a list
-	install_inside "$1" $base_packages "$package=$package_version"
+	install_inside "$1" $base_packages
 }
 
 # The same with the stock kernel, and never anything of this project.
@@ -167,15 +167,22 @@ make_plain()
 	mv "$work/plain.listing" "$1/listing"
 }
 
-base_packages='dkms gcc-10 initramfs-tools kmod linux-base make openssl patch xz-utils'
-# shellcheck disable=SC2154 # from lib.sh
-kernel_packages="linux-image-$kernel=$package_version linux-headers-$kernel=$package_version"
+# What virtquilt-dkms needs on the one kernel that it is for; where there is none,
+# the release's newest, which brings its own compiler
+# shellcheck disable=SC2154 # from run
+if [ -n "$kernel" ]; then
+	base_packages="dkms gcc-10 initramfs-tools kmod linux-base make openssl patch xz-utils $package=$package_version"
+	kernel_packages="linux-image-$kernel=$package_version linux-headers-$kernel=$package_version"
+else
+	base_packages='dkms initramfs-tools kmod linux-base'
+	kernel_packages='linux-image-amd64 linux-headers-amd64'
+fi
 
 # Both, or the status of what failed. Each step in a shell of its own, where an
 # error ends it.
 chroots()
 {
-	base_key=$(echo "2 $release $base_packages $package_version $(pin_value package-sha256)" | sha -)
+	base_key=$(echo "2 $release $base_packages $(pin_value package-sha256)" | sha -)
 	step "chroot of $release with its DKMS" "$build/log/dkms-base.log" \
 		"$here/run" chroot base "$base_key" make_base || return
 	plain_key=$(echo "$(cat "$work/base.key") $kernel_packages" | sha -)

@@ -1,8 +1,8 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # shared with run
 # SPDX-License-Identifier: GPL-2.0
 #
-# The machine that boots the stock kernel. Sourced after lib.sh; $out is its
-# folder in build/. The file of the machine has variables of the same names as
+# The machine that boots the stock kernel. Sourced after lib.sh; $machine is its name
+# and $out its folder in build/. The file of the machine has variables of the same names as
 # the scenarios.
 
 # shellcheck disable=SC2030,SC2031
@@ -61,7 +61,7 @@ stage()
 		find . -name '*.ko' -exec cp --parents {} "$out/modules" \;
 	)
 	# shellcheck source=tools/testing/lab/stock/amd-stock
-	(. "$LAB_MACHINES/$machine" && echo "$tests") |
+	(. "$LAB_MACHINES/$machine" && . "$lab/pin.sh" && echo "$tests") |
 		awk 'NF && $3 != "-" { print $3 }' | tr -d = | tr , '\n' |
 		sort -u | while read -r m; do
 		if [ -n "$(find "$out/modules" -name "$m.ko")" ]; then
@@ -78,6 +78,8 @@ stage()
 		while read -r f; do
 			cp "$f" "$out/modules"
 		done
+	# Debian's are from 6.12 on.
+	find "$out/modules" -name '*.ko.xz' -exec xz -d {} +
 }
 
 # boot ROOT [TEST-MODULES]: run the machine with what is in ROOT. Its rows and

@@ -89,7 +89,7 @@ static const char * const harmless[] = {
 	"kmemleak: Cannot allocate a scan area, scanning the full object",
 };
 
-/* What /lab/log lists: messages of level err and above that are no fault. */
+/* What /lab/log lists: messages that are no fault in some tests. */
 #define MAX_EXPECTED	64
 static struct {
 	regex_t test, message;
@@ -210,16 +210,14 @@ static bool is_fault(const char *text, int level)
 	for (i = 0; i < ARRAY_SIZE(harmless); i++)
 		if (strstr(text, harmless[i]))
 			return false;
-	for (i = 0; i < ARRAY_SIZE(splats); i++)
-		if (strstr(text, splats[i]))
-			return true;
-	if (level > 3)
-		return false;
 	for (i = 0; i < nr_expected; i++)
 		if (!regexec(&expected[i].test, running, 0, NULL, 0) &&
 		    !regexec(&expected[i].message, text, 0, NULL, 0))
 			return false;
-	return true;
+	for (i = 0; i < ARRAY_SIZE(splats); i++)
+		if (strstr(text, splats[i]))
+			return true;
+	return level <= 3;
 }
 
 /* The kernel writes what is not printable as \xNN: make it what it was. */
