@@ -12,9 +12,14 @@
  * device of that size, alone and with each of the other releases'; one that the
  * machine has not is skipped.  Without arguments it is trixie with 1m, with those
  * that the machine has, and does less.
+ *
+ * vfio_migration_v2_qemu_test CLIENT SIZE PEER MEMORY STEP...: the guest leaves for a
+ * PEER in another machine, or comes from it, through MEMORY that both machines have.
+ * What each STEP is stands below at steps[].
  */
 
 #define _GNU_SOURCE
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -45,6 +50,7 @@
 #define STATE_FILE	"/tmp/vfio_migration_v2.state"
 #define LOG_FILE	"/tmp/vfio_migration_v2.log"
 #define MEMORY_FILE	"/tmp/vfio_migration_v2.memory"
+#define FIFO		"/tmp/vfio_migration_v2.fifo"
 
 /* Seconds for a condition to come true, on a host that has other things to do */
 #define LIMIT		240
@@ -406,7 +412,7 @@ static void rounds(void)
 {
 	unsigned int end = guest_round + ROUNDS;
 
-	wait_for(guest_lost[0] || guest_round >= end);
+	wait_for(guest_lost[0] || guest_round >= end || !from->pid);
 	if (guest_lost[0])
 		printf("# the guest says: %s\n", guest_lost);
 	expect(!guest_lost[0]);
@@ -495,18 +501,22 @@ static void there_and_back(void)
 		migrate(client);
 }
 
-/* "file:" came with version 2 */
-static void migrate_to_file(void)
+/* The guest leaves, and does not go on anywhere yet. */
+static void migrate_to(const char *uri)
 {
-	const char *uri = from->client->protocol == 1 ?
-			  "exec:cat >" STATE_FILE : "file:" STATE_FILE;
-
 	expect(command(from, "migrate", "'uri':'%s'", uri));
 	migration_wait(from, "completed");
 	/* What it has said until then */
 	while (pump(now_ms() + 1))
 		;
 	vm_end(from);
+}
+
+/* "file:" came with version 2 */
+static void migrate_to_file(void)
+{
+	migrate_to(from->client->protocol == 1 ?
+		   "exec:cat >" STATE_FILE : "file:" STATE_FILE);
 }
 
 static void to_a_file_and_back(void)
@@ -716,30 +726,42 @@ static void device_check(const struct dev *d)
 	expect(count >= 4 * guest_round && count <= 4 * (guest_round + 1));
 }
 
-/* A client of our own loads what @source has saved as one of @protocol does */
-static void stream_goes(struct client *source, unsigned int protocol)
+/*
+ * A client of our own loads what QEMU has saved to a file as one of @protocol does.  With
+ * a byte that is another one than before it must not be able to.
+ */
+static void stream_loads(unsigned int protocol, bool damaged)
 {
 	struct stream s;
 	struct dev d;
+	bool loaded;
 
-	begin(source);
-	migrate_to_file();
 	stream_take(&s);
 	expect(s.size > type_bytes);
 	expect(!dev_create(&d, type, 0));
 	expect(!dev_open(&d));
+	if (damaged)
+		s.data[s.size / 2] ^= 1;
 	if (protocol == 2) {
-		expect(!v2_load(&d, &s, 1 << 16));
-		expect(v2_get(&d) == V2_RUNNING);
+		loaded = !v2_load(&d, &s, 1 << 16) && v2_get(&d) == V2_RUNNING;
 	} else {
 		expect(!dev_map(&d));
-		expect(!resume(&d, &s, BY_MMAP, 1 << 16));
-		expect(state_get(&d) == RUNNING);
+		loaded = !resume(&d, &s, BY_MMAP, 1 << 16) &&
+			 state_get(&d) == RUNNING;
 	}
-	device_check(&d);
+	expect(loaded != damaged);
+	if (loaded)
+		device_check(&d);
 	dev_close(&d);
 	expect(!dev_remove(&d));
 	stream_free(&s);
+}
+
+static void stream_goes(struct client *source, unsigned int protocol)
+{
+	begin(source);
+	migrate_to_file();
+	stream_loads(protocol, false);
 }
 
 /* QEMU says why, in its log */
@@ -764,6 +786,223 @@ static void stream_crosses(void)
 	stream_goes(client, peer->protocol);
 	qemu_refuses(peer, client);
 	stream_goes(peer, client->protocol);
+}
+
+/*
+ * Between machines
+ *
+ * The stream goes through memory that another machine has as well, at the same time or
+ * later.  Where the memory is large enough for all of it nobody has to take it at the
+ * other end meanwhile.
+ */
+
+/* One for each direction, half of the memory each, all 0 at first */
+struct channel {
+	__u64 written, read;	/* so many bytes of the stream */
+	__u32 whole;		/* it has come to its end */
+	__u32 left;		/* the guest has, and these are known: */
+	__u32 round;		/* its last one */
+	__u64 saved;		/* bytes of the device's state */
+	char data[];		/* a ring */
+};
+
+static struct channel *channels[2], *channel;
+static size_t ring_bytes;
+
+/* What the other machine is told to be there is there. */
+#define told(field)		__atomic_load_n(field, __ATOMIC_ACQUIRE)
+#define tell(field, value)	__atomic_store_n(field, value, __ATOMIC_RELEASE)
+
+/* Nothing wakes who waits for what another machine writes. */
+#define await(condition) ({						\
+	long long end_ = now_ms() + LIMIT * 1000LL;			\
+	bool met_;							\
+									\
+	while (!(met_ = (condition)) && now_ms() < end_)		\
+		usleep(1000); /* the pace of looking */			\
+	met_;								\
+})
+
+static size_t least(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* From a file to the other machine, until it ends */
+static bool carry_out(int fd)
+{
+	size_t at = 0, room;
+	ssize_t n;
+
+	do {
+		if (!await(at - told(&channel->read) < ring_bytes))
+			return false;
+		room = ring_bytes - (at - told(&channel->read));
+		n = read(fd, channel->data + at % ring_bytes,
+			 least(room, ring_bytes - at % ring_bytes));
+		if (n < 0)
+			return false;
+		at += n;
+		tell(&channel->written, at);
+	} while (n);
+	tell(&channel->whole, 1);
+
+	return true;
+}
+
+/* And from there to a file */
+static bool carry_in(int fd)
+{
+	size_t at = 0, left;
+	bool whole;
+	ssize_t n;
+
+	do {
+		if (!await(told(&channel->whole) || told(&channel->written) != at))
+			return false;
+		/* In this order: nothing is written behind the end. */
+		whole = told(&channel->whole);
+		left = told(&channel->written) - at;
+		n = write(fd, channel->data + at % ring_bytes,
+			  least(left, ring_bytes - at % ring_bytes));
+		if (n < 0)
+			return false;
+		at += n;
+		tell(&channel->read, at);
+	} while (n || !whole);
+
+	return true;
+}
+
+/* The process that does one or the other, for a QEMU that has to be talked to */
+static pid_t carrier;
+
+static void carry(bool (*carry_stream)(int fd), int flags)
+{
+	int fd;
+
+	carrier = fork();
+	if (!carrier) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		fd = open(FIFO, flags | O_CLOEXEC);
+		_exit(fd < 0 || !carry_stream(fd));
+	}
+	expect(carrier > 0);
+}
+
+static bool carried(void)
+{
+	bool ended;
+	int status;
+
+	ended = waitpid(carrier, &status, 0) == carrier && !status;
+	carrier = 0;
+
+	return ended;
+}
+
+static void carrier_end(void)
+{
+	if (carrier > 0 && !kill(carrier, SIGKILL))
+		carried();
+}
+
+/* The guest is the one that has come, or one that begins here. */
+static void leaves(void)
+{
+	if (!from->pid)
+		begin(client);
+	carry(carry_out, O_RDONLY);
+	migrate_to("exec:cat >" FIFO);
+	expect(carried());
+	channel->round = guest_round;
+	channel->saved = fact(from, "bytes_saved");
+	expect(channel->saved > type_bytes);
+	tell(&channel->left, 1);
+	migrations++;
+}
+
+/* Rounds follow the last one that was heard of in the other machine. */
+static void has_left(void)
+{
+	expect(await(told(&channel->left)));
+	guest_round = channel->round;
+}
+
+static void arrives(void)
+{
+	devices_begin();
+	vm_start(from, client, "exec:cat <" FIFO);
+	carry(carry_in, O_WRONLY);
+	has_left();
+	rounds();
+	expect(carried());
+	expect(fact(from, "state") == 1);
+	expect(fact(from, "bytes_loaded") == (long long)channel->saved);
+}
+
+/* How QEMU calls the device's section of the stream */
+#define OF_DEVICE	"/vfio)"
+
+/*
+ * A byte of the device's state has become another one on the way: no guest goes on with
+ * that.  The stream has to be whole, and is as it was afterwards.
+ */
+static void damaged(void)
+{
+	__u64 size;
+	char *byte;
+	bool ended;
+
+	expect(told(&channel->whole) && told(&channel->written) <= ring_bytes);
+	byte = memmem(channel->data, channel->written, piece_mark,
+		      sizeof(piece_mark));
+	expect(byte);
+	memcpy(&size, byte + sizeof(piece_mark), sizeof(size));
+	byte += sizeof(piece_mark) + sizeof(size) + be64toh(size) / 2;
+	expect(byte < channel->data + channel->written);
+	devices_begin();
+	vm_start(from, client, "exec:cat <" FIFO);
+	*byte ^= 1;
+	carry(carry_in, O_WRONLY);
+	ended = wait_for(!from->pid);
+	*byte ^= 1;
+	log_print();
+	expect(ended);
+	/* It has come to the device's section, and no further. */
+	expect(log_has(OF_DEVICE));
+}
+
+/*
+ * The same where QEMU does not take the stream: a client of our own takes what is the
+ * device's.
+ */
+
+static void stream_comes(void)
+{
+	int fd;
+
+	devices_begin();
+	fd = open(STATE_FILE, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	expect(fd >= 0);
+	expect(carry_in(fd));
+	close(fd);
+	has_left();
+}
+
+static void stream_arrives(void)
+{
+	stream_comes();
+	vm_spawn(from, client, "exec:cat <" STATE_FILE);
+	expect(wait_for(!from->pid));
+	log_print();
+	stream_loads(client->protocol, false);
+}
+
+static void stream_damaged(void)
+{
+	stream_comes();
+	stream_loads(client->protocol, true);
 }
 
 /*
@@ -874,14 +1113,33 @@ static void case_run(const char *name, void (*run)(void))
 		run();
 	iommu = false;
 	optional = false;
-	vm_end(&vms[0]);
-	vm_end(&vms[1]);
+	carrier_end();
+	/* What has come from another machine may leave for it again. */
+	if (!ok || !channel) {
+		vm_end(&vms[0]);
+		vm_end(&vms[1]);
+	}
 	if (!ok) {
 		log_print();
 		devs_remove_all();
 	}
 	ksft_test_result(ok, "%s\n", name);
 }
+
+/* Of a guest that goes to another machine, and of one that comes back from there */
+static const struct {
+	const char *name;
+	int channel;
+	void (*run)(void);
+	void (*stream)(void);	/* where QEMU does not take it */
+} steps[] = {
+	{ "leaves", 0, leaves },
+	{ "damaged", 0, damaged, stream_damaged },
+	{ "arrives", 0, arrives, stream_arrives },
+	{ "leaves_again", 1, leaves },
+	{ "damaged_again", 1, damaged, stream_damaged },
+	{ "arrives_again", 1, arrives, stream_arrives },
+};
 
 static const char *in_folder(const struct client *c, const char *path)
 {
@@ -948,14 +1206,23 @@ static bool is_peer(const struct client *c, bool all)
 
 #define NOT_SPOKEN "the QEMU of %s speaks version %u alone, which this kernel does not\n"
 
+static struct client *client_of(const char *name)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(clients); i++)
+		if (!strcmp(clients[i].name, name))
+			return &clients[i];
+
+	return NULL;
+}
+
 static void arguments(const char *name, const char *size)
 {
 	static char text[32];
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(clients); i++)
-		if (!strcmp(clients[i].name, name))
-			client = &clients[i];
+	client = client_of(name);
 	for (i = 0; i < ARRAY_SIZE(sizes); i++)
 		if (!strcmp(sizes[i].name, size))
 			type_bytes = sizes[i].bytes;
@@ -967,31 +1234,70 @@ static void arguments(const char *name, const char *size)
 	type = text;
 }
 
-int main(int argc, char **argv)
+static void channels_map(const char *path)
+{
+	struct stat st;
+	char *memory;
+	int fd;
+
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	memory = mmap(NULL, st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (memory == MAP_FAILED)
+		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
+	close(fd);
+	channels[0] = (struct channel *)memory;
+	channels[1] = (struct channel *)(memory + st.st_size / 2);
+	ring_bytes = st.st_size / 2 - sizeof(struct channel);
+}
+
+static void step_run(const char *step)
+{
+	bool whole = peer->config_first == client->config_first;
+	char name[64];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		if (strcmp(steps[i].name, step))
+			continue;
+		channel = channels[steps[i].channel];
+		if (whole || !steps[i].stream) {
+			case_run(step, steps[i].run);
+		} else {
+			snprintf(name, sizeof(name), "stream_%s", step);
+			case_run(name, steps[i].stream);
+		}
+		return;
+	}
+	ksft_exit_fail_msg("no step %s\n", step);
+}
+
+static void across(const char *name, const char *memory, char **step, int count)
+{
+	peer = client_of(name);
+	if (!peer)
+		ksft_exit_fail_msg("no client %s\n", name);
+	if (mkfifo(FIFO, 0600))
+		ksft_exit_fail_msg(FIFO ": %s\n", strerror(errno));
+	channels_map(memory);
+	ksft_set_plan(count);
+	while (count--)
+		step_run(*step++);
+	vm_end(from);
+	unlink(FIFO);
+}
+
+/* In one machine; with @all also each of the other releases' */
+static void alone_and_with_others(bool all)
 {
 	unsigned int i, peers = 0, planned = ARRAY_SIZE(cases);
-	bool all = argc == 3, whole;
 	void (*crosses)(void);
 	char name[64];
-	FILE *rom;
+	bool whole;
 
-	ksft_print_header();
-	command_lines();
-	arguments(all ? argv[1] : "trixie", all ? argv[2] : "1m");
-	many = all ? MIGRATIONS : FEW;
 	if (!all)
 		planned--;
-	if (!is_offered(client->protocol)) {
-		ksft_set_plan(1);
-		ksft_test_result_skip("protocol: " NOT_SPOKEN, client->name,
-				      client->protocol);
-		ksft_exit_pass();
-	}
-	rom = fopen(ROM, "we");
-	if (!rom || fwrite(guest_rom, guest_rom_end - guest_rom, 1, rom) != 1 ||
-	    fclose(rom))
-		ksft_exit_fail_msg("%s: %s\n", ROM, strerror(errno));
-
 	for (i = 0; i < ARRAY_SIZE(clients); i++)
 		peers += is_peer(&clients[i], all);
 	ksft_set_plan(planned + peers);
@@ -1011,6 +1317,33 @@ int main(int argc, char **argv)
 			ksft_test_result_skip("%s: the QEMU of %s is not in this machine\n",
 					      name, peer->name);
 	}
+}
+
+int main(int argc, char **argv)
+{
+	bool all = argc > 2;
+	unsigned int i;
+	FILE *rom;
+
+	ksft_print_header();
+	command_lines();
+	arguments(all ? argv[1] : "trixie", all ? argv[2] : "1m");
+	many = all ? MIGRATIONS : FEW;
+	if (!is_offered(client->protocol)) {
+		ksft_set_plan(1);
+		ksft_test_result_skip("protocol: " NOT_SPOKEN, client->name,
+				      client->protocol);
+		ksft_exit_pass();
+	}
+	rom = fopen(ROM, "we");
+	if (!rom || fwrite(guest_rom, guest_rom_end - guest_rom, 1, rom) != 1 ||
+	    fclose(rom))
+		ksft_exit_fail_msg("%s: %s\n", ROM, strerror(errno));
+
+	if (argc > 5)
+		across(argv[3], argv[4], argv + 5, argc - 5);
+	else
+		alone_and_with_others(all);
 	for (i = 0; i < ARRAY_SIZE(vms); i++)
 		if (!setjmp(failed))
 			vm_device_remove(&vms[i]);
