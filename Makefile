@@ -32,6 +32,9 @@ check-upstream: ## the pinned tree's own KVM selftests, with the stack and witho
 check-clients: ## QEMU 5.2, 7.2, 10 and 11 migrate a device, and to each other
 	@scripts/check clients
 
+check-across: ## a guest goes from one pin's kernel to another's, and back
+	@scripts/check across
+
 vmm-check: ## which steps of a migration VMM=/path/to/program does
 	@scripts/check vmm
 
@@ -112,5 +115,5 @@ help: ## this list
 	@printf '\n%s\n' "Settings, as in 'make check PIN=v6.12 JOBS=4', are in Documentation/manual.md"
 
 .PHONY: all check list cases mutants lint bisect bench apply unapply status refresh export \
-	kernel tree clean help check-dkms check-upstream check-clients vmm-check \
-	dkms-install dkms-remove dkms-status deb status-page repin
+	kernel tree clean help check-dkms check-upstream check-clients check-across \
+	vmm-check dkms-install dkms-remove dkms-status deb status-page repin

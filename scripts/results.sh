@@ -92,6 +92,12 @@ units()
 					unit client amd-single "$i" "$name"
 				done
 			;;
+		across)
+			"$top/scripts/check-across" list |
+				while IFS=$TAB read -r i name; do
+					unit across amd-single "$i" "$name"
+				done
+			;;
 		gate:*)
 			unit gate host - "lint: ${u_kind#gate:}"
 			;;
