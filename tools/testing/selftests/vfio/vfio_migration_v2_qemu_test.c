@@ -802,6 +802,8 @@ struct channel {
 	__u32 whole;		/* it has come to its end */
 	__u32 left;		/* the guest has, and these are known: */
 	__u32 round;		/* its last one */
+	__u32 begun;		/* so much it has said of the next one: */
+	char line[sizeof(guest_text)];
 	__u64 saved;		/* bytes of the device's state */
 	char data[];		/* a ring */
 };
@@ -916,6 +918,8 @@ static void leaves(void)
 	migrate_to("exec:cat >" FIFO);
 	expect(carried());
 	channel->round = guest_round;
+	channel->begun = guest_len;
+	memcpy(channel->line, guest_text, guest_len);
 	channel->saved = fact(from, "bytes_saved");
 	expect(channel->saved > type_bytes);
 	tell(&channel->left, 1);
@@ -927,6 +931,8 @@ static void has_left(void)
 {
 	expect(await(told(&channel->left)));
 	guest_round = channel->round;
+	guest_len = channel->begun;
+	memcpy(guest_text, channel->line, guest_len);
 }
 
 static void arrives(void)
