@@ -553,7 +553,9 @@ static int run_program(char **argv, int timeout)
 		if (n <= 0) {
 			if (ended)
 				break;
-			poll(&pfd[1], 1, left);
+			/* It may have ended since it was looked at. */
+			if (!(pfd[1].revents & POLLIN))
+				poll(&pfd[1], 1, left);
 			continue;
 		}
 		for (i = 0; i < n; i++) {
