@@ -396,6 +396,42 @@ static void all_or_nothing(unsigned int lower_first)
 	dirty_tracking(VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
 }
 
+static int unmap_told(void)
+{
+	__u64 dirty;
+
+	return unmap_dirty(&dirty);
+}
+
+/*
+ * Nobody tracks dirty pages any more when the driver has let go.  The mapping begins
+ * amid a word of the bitmap.
+ */
+static void tracking_stopped(void)
+{
+	struct call c = { .call = unmap_told };
+	bool well;
+	int ret;
+
+	ret = dirty_tracking(VFIO_IOMMU_DIRTY_PAGES_FLAG_START) ?:
+	      container_map(u.container, page, IOVA + PAGE, PAGE) ?:
+	      pin(IOVA + PAGE, 0);
+	if (ret)
+		ksft_exit_fail_msg("no mapping: %s\n", strerror(-ret));
+	well = unmap_begins(&c, u.device);
+	ret = dirty_tracking(VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP);
+	hold(u.device, 0);
+	pthread_join(c.thread, NULL);
+	ksft_test_result(well && !ret && c.returned && c.ret == -EINVAL,
+			 "driver that takes its time: no bitmap if tracking was stopped\n");
+	/* As above: it would have the lock */
+	if (!c.returned)
+		for (;;)
+			pause();
+	ksft_test_result(!unmap(2 * PAGE) && pinned().iova == NOTHING,
+			 "driver that takes its time: the page is unmapped then\n");
+}
+
 int main(void)
 {
 	struct vfio_test_mdev_pin p;
@@ -403,7 +439,7 @@ int main(void)
 	struct mdev m;
 
 	ksft_print_header();
-	ksft_set_plan(20);
+	ksft_set_plan(22);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ret = pin_devices_begin();
 	if (ret)
@@ -485,6 +521,7 @@ int main(void)
 	if (ret)
 		ksft_exit_fail_msg("the second page stays: %s\n", strerror(-ret));
 	several_late();
+	tracking_stopped();
 	read_only_memory();
 
 	user_close(&second);
