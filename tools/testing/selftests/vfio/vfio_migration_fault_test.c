@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -886,6 +887,275 @@ TEST_F(fault, dma_keeps_nobody_from_the_container)
 	dev_close(&second);
 	EXPECT_EQ(0, dev_remove(&second));
 	munmap(memory, PAGE);
+}
+
+/*
+ * A bitmap of dirty pages whose memory does not come.  A program has two mappings,
+ * and asks for the dirty pages of both: those of the first go to a page that is
+ * there, those of the second to one that is not.
+ */
+
+#define LOOK_PAGES	128
+#define FIRST		3	/* where the mappings begin, amid the words */
+#define SECOND		70
+#define PIECE_PAGES	8
+
+struct look {
+	int container;
+	int absent;
+	__u64 iova;
+	bool unmap;
+	char *other;		/* memory that comes in place of the second's */
+	int told[2];		/* a thread to put it there */
+	int says[2];
+	int go[2];
+	/* What it says when it is through */
+	int ret;
+	__u64 dirty[LOOK_PAGES / 64];
+};
+
+static int piece_map(const struct look *l, char *memory, size_t at)
+{
+	return container_map(l->container, memory, l->iova + at * PAGE,
+			     PIECE_PAGES * PAGE);
+}
+
+/* A page further on than the second mapping was */
+static void *piece_replace(void *arg)
+{
+	struct look *l = arg;
+	char byte;
+
+	if (read(l->told[0], &byte, 1) == 1 &&
+	    !container_unmap(l->container, l->iova + SECOND * PAGE,
+			     PIECE_PAGES * PAGE) &&
+	    !piece_map(l, l->other, SECOND + 1) &&
+	    write(l->says[1], &byte, 1) == 1)
+		return NULL;
+	_exit(1);
+}
+
+static void look_at_pages(struct look *l)
+{
+	char *buf = page_alloc(2 * PAGE), *memory, byte = 1;
+	__u64 *bitmap = (__u64 *)(buf + PAGE) - 1;
+	pthread_t thread;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	memory = page_alloc(3 * PIECE_PAGES * PAGE);
+	l->other = memory + 2 * PIECE_PAGES * PAGE;
+	if (!buf || !memory || piece_map(l, memory, FIRST) ||
+	    piece_map(l, memory + PIECE_PAGES * PAGE, SECOND) ||
+	    mmap(buf + PAGE, PAGE, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_FIXED, l->absent, 0) == MAP_FAILED ||
+	    pthread_create(&thread, NULL, piece_replace, l) ||
+	    write(l->says[1], &byte, 1) != 1 || read(l->go[0], &byte, 1) != 1)
+		_exit(1);
+	*bitmap = 1;
+	l->ret = l->unmap ?
+		 dirty_unmap_into(l->container, l->iova, LOOK_PAGES, bitmap) :
+		 dirty_get_into(l->container, l->iova, LOOK_PAGES, bitmap);
+	if (!l->ret || l->ret == -ENOENT)
+		memcpy(l->dirty, bitmap, sizeof(l->dirty));
+	_exit(0);
+}
+
+/* The program, when it has its mappings */
+static pid_t look_start(struct look *l)
+{
+	pid_t pid;
+	char byte;
+
+	l->absent = open("/dev/vfio_test_migration", O_RDWR | O_CLOEXEC);
+	if (l->absent < 0 || pipe(l->told) || pipe(l->says) || pipe(l->go))
+		return -errno;
+	pid = fork();
+	if (!pid)
+		look_at_pages(l);
+	close(l->says[1]);
+	if (pid > 0 && read(l->says[0], &byte, 1) != 1)
+		pid = -EIO;
+
+	return pid;
+}
+
+static void look_close(const struct look *l)
+{
+	close(l->told[0]);
+	close(l->told[1]);
+	close(l->says[0]);
+	close(l->go[0]);
+	close(l->go[1]);
+	close(l->absent);
+}
+
+/* Writes to a page of the program's */
+static int page_dirty(const struct dev *d, const struct look *l, size_t at)
+{
+	return dma(d, l->iova + at * PAGE, 0, PAGE,
+		   MSCRATCH_DMA_RW | MSCRATCH_DMA_TO_GUEST);
+}
+
+enum meanwhile {
+	NOTHING,
+	MAPPING_REPLACED,
+	TRACKING_STOPPED,
+	LOOK_KILLED,
+	MEANWHILES
+};
+
+/*
+ * Nobody else waits for it.  Whatever others do meanwhile, each page that was
+ * written to is told once: to the one who waits, or after he has failed to
+ * somebody else.
+ */
+TEST_F(fault, bitmap_keeps_nobody_from_the_container)
+{
+	struct dev *d = &self->p.a, second;
+	int container = d->u.container, status;
+	char *memory = page_alloc(PAGE), byte = 1;
+	unsigned int how;
+	struct look *l;
+	pid_t pid, one;
+	__u64 dirty[2];
+
+	l = mmap(NULL, sizeof(*l), PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, l);
+	ASSERT_NE(NULL, memory);
+	ASSERT_EQ(0, dev_create(&second, TYPE, 2));
+	ASSERT_EQ(0, dev_join(&second, container));
+	for (how = 0; how < 2 * MEANWHILES; how++) {
+		enum meanwhile what = how / 2;
+		__u64 expected[] = { 3ULL << 4, 1ULL << 6 };
+		/* Not all that it unmaps is mapped */
+		int want = how & 1 ? -ENOENT : 0;
+
+		memset(l, 0, sizeof(*l));
+		l->container = container;
+		/* A mapping is its owner's to take back */
+		l->iova = IOVA + how * LOOK_PAGES * PAGE;
+		l->unmap = how & 1;
+		TH_LOG("%s, %u", l->unmap ? "unmap" : "get", what);
+		pid = look_start(l);
+		ASSERT_LT(0, pid);
+		ASSERT_EQ(0, dirty_start(container));
+		ASSERT_EQ(0, page_dirty(d, l, 4));
+		ASSERT_EQ(0, page_dirty(d, l, 70));
+		ASSERT_EQ(1, write(l->go[1], &byte, 1));
+		ASSERT_EQ(true, waits_for_page(l->absent, pid));
+
+		one = fork();
+		ASSERT_LE(0, one);
+		if (!one)
+			_exit(container_map(container, memory, ELSEWHERE, PAGE) ||
+			      dma(&second, ELSEWHERE, 0, PAGE, 0) ||
+			      dma(&second, ELSEWHERE, 0, PAGE, MSCRATCH_DMA_RW) ||
+			      container_unmap(container, ELSEWHERE, PAGE));
+		ASSERT_EQ(true, ends_without(l->absent, one, 0));
+		EXPECT_EQ(1, ioctl(l->absent, VFIO_TEST_MIGRATION_WAITERS));
+		ASSERT_EQ(0, page_dirty(d, l, 5));
+
+		switch (what) {
+		case MAPPING_REPLACED:
+			ASSERT_EQ(1, write(l->told[1], &byte, 1));
+			ASSERT_EQ(1, read(l->says[0], &byte, 1));
+			ASSERT_EQ(0, page_dirty(d, l, 77));
+			expected[1] = 1ULL << (77 - 64);
+			break;
+		case TRACKING_STOPPED:
+			ASSERT_EQ(0, dirty_stop(container));
+			want = -EINVAL;
+			break;
+		default:
+			break;
+		}
+		if (what == LOOK_KILLED) {
+			kill(pid, SIGKILL);
+			EXPECT_EQ(true, ends_without(l->absent, pid, SIGKILL));
+			ASSERT_EQ(0, dirty_get(container, l->iova, LOOK_PAGES,
+					       dirty));
+			EXPECT_EQ(expected[0], dirty[0]);
+			EXPECT_EQ(expected[1], dirty[1]);
+		} else {
+			ASSERT_EQ(0, ioctl(l->absent, VFIO_TEST_MIGRATION_GIVE));
+			ASSERT_EQ(pid, waitpid(pid, &status, 0));
+			EXPECT_EQ(0, status);
+			EXPECT_EQ(want, l->ret);
+		}
+		EXPECT_EQ(0, ioctl(l->absent, VFIO_TEST_MIGRATION_WAITERS));
+		if (what == NOTHING || what == MAPPING_REPLACED) {
+			/* What it had there before the first of them stays */
+			EXPECT_EQ(expected[0] | 1, l->dirty[0]);
+			EXPECT_EQ(expected[1], l->dirty[1]);
+			ASSERT_EQ(0, dirty_get(container, l->iova, LOOK_PAGES,
+					       dirty));
+			EXPECT_EQ(0, dirty[0] | dirty[1]);
+		}
+		/* It is unmapped as a whole, or not at all */
+		EXPECT_EQ(l->unmap && want == -ENOENT && what != LOOK_KILLED ?
+			  0 : -EEXIST,
+			  container_map(container, memory,
+					l->iova + FIRST * PAGE, PAGE));
+		look_close(l);
+		ASSERT_EQ(0, dirty_stop(container));
+	}
+	dev_close(&second);
+	EXPECT_EQ(0, dev_remove(&second));
+	munmap(l, sizeof(*l));
+	munmap(memory, PAGE);
+}
+
+/* A page of it that has gone again is got once more, but not for ever */
+TEST_F(fault, bitmap_is_lost)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	unsigned int how;
+	struct look *l;
+	__u64 dirty[2];
+	char byte = 1;
+	pid_t pid;
+
+	l = mmap(NULL, sizeof(*l), PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, l);
+	ASSERT_EQ(0, dirty_start(container));
+	for (how = 0; how < 4; how++) {
+		bool for_ever = how / 2, ended;
+		int times = for_ever ? INT_MAX : 3, left, want;
+
+		memset(l, 0, sizeof(*l));
+		l->container = container;
+		l->iova = IOVA + how * LOOK_PAGES * PAGE;
+		l->unmap = how & 1;
+		want = for_ever ? -EFAULT : l->unmap ? -ENOENT : 0;
+		TH_LOG("%s, lost %d times", l->unmap ? "unmap" : "get", times);
+		pid = look_start(l);
+		ASSERT_LT(0, pid);
+		ASSERT_EQ(0, page_dirty(d, l, 4));
+		ASSERT_EQ(0, page_dirty(d, l, 70));
+		ASSERT_EQ(0, ioctl(l->absent, VFIO_TEST_MIGRATION_GIVE));
+		ASSERT_EQ(0, ioctl(l->absent, VFIO_TEST_MIGRATION_LOSE, times));
+		ASSERT_EQ(1, write(l->go[1], &byte, 1));
+		ended = ends(pid, 0);
+		left = ioctl(l->absent, VFIO_TEST_MIGRATION_LOSE, 0);
+		EXPECT_EQ(true, ended);
+		if (!ended)
+			waitpid(pid, NULL, 0);
+		EXPECT_EQ(want, l->ret);
+		EXPECT_LE(3, times - left);
+		EXPECT_EQ(true, for_ever || !left);
+		EXPECT_EQ(for_ever ? 0 : 1ULL << 4 | 1, l->dirty[0]);
+		EXPECT_EQ(for_ever ? 0 : 1ULL << 6, l->dirty[1]);
+		/* What was not told is told to somebody else */
+		ASSERT_EQ(0, dirty_get(container, l->iova, LOOK_PAGES, dirty));
+		EXPECT_EQ(for_ever ? 1ULL << 4 : 0, dirty[0]);
+		EXPECT_EQ(for_ever ? 1ULL << 6 : 0, dirty[1]);
+		look_close(l);
+	}
+	ASSERT_EQ(0, dirty_stop(container));
+	munmap(l, sizeof(*l));
 }
 
 static long long number_get(const char *path)

@@ -526,6 +526,47 @@ TEST_F(dma, several_mappings_are_dirty)
 	munmap(memory, pages * PAGE);
 }
 
+#define MANY		(16 * 8 * PAGE)	/* as a bitmap of 16 pages has bits */
+
+/* A bitmap whose memory nobody has touched yet, however much of it there is */
+TEST_F(dma, bitmap_is_fresh)
+{
+	static const size_t written[] = { 0, 8 * PAGE + 3, MANY / 2, MANY - 1 };
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 iova = IOVA + 2 * GUEST, *bitmap, dirty;
+	size_t i, bits;
+	char *memory;
+
+	memory = mmap(NULL, MANY * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ASSERT_NE(MAP_FAILED, memory);
+	bitmap = mmap(NULL, 17 * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, bitmap);
+	ASSERT_EQ(0, container_map(container, memory, iova, MANY * PAGE));
+	ASSERT_EQ(0, dirty_start(container));
+	for (i = 0; i < ARRAY_SIZE(written); i++)
+		ASSERT_EQ(0, dma(d, iova + written[i] * PAGE, 0, PAGE,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+	/* Its words lie across the pages */
+	bitmap = (__u64 *)((char *)bitmap + PAGE - 4);
+	ASSERT_EQ(0, dirty_get_into(container, iova, MANY, bitmap));
+	for (i = 0; i < ARRAY_SIZE(written); i++) {
+		memcpy(&dirty, bitmap + written[i] / 64, sizeof(dirty));
+		EXPECT_EQ(1ULL << written[i] % 64, dirty);
+	}
+	for (i = 0, bits = 0; i < MANY / 64; i++) {
+		memcpy(&dirty, bitmap + i, sizeof(dirty));
+		bits += __builtin_popcountll(dirty);
+	}
+	EXPECT_EQ(ARRAY_SIZE(written), bits);
+	ASSERT_EQ(0, dirty_stop(container));
+	ASSERT_EQ(0, container_unmap(container, iova, MANY * PAGE));
+	munmap((char *)bitmap - PAGE + 4, 17 * PAGE);
+	munmap(memory, MANY * PAGE);
+}
+
 /*
  * What a write has got at is known to be dirty, though it fails at what comes
  * behind: memory that its owner may not access, or that is gone.

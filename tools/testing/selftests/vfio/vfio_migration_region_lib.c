@@ -224,7 +224,7 @@ int dirty_get(int container, __u64 iova, size_t pages, __u64 *bitmap)
 }
 
 /* The same, at the end of what was mapped there */
-int dirty_unmap(int container, __u64 iova, size_t pages, __u64 *bitmap)
+int dirty_unmap_into(int container, __u64 iova, size_t pages, void *bitmap)
 {
 	struct {
 		struct vfio_iommu_type1_dma_unmap head;
@@ -239,11 +239,16 @@ int dirty_unmap(int container, __u64 iova, size_t pages, __u64 *bitmap)
 		.bitmap.data = bitmap,
 	};
 
-	memset(bitmap, 0, bitmap_size(pages));
 	if (ioctl(container, VFIO_IOMMU_UNMAP_DMA, &arg))
 		return -errno;
 
 	return arg.head.size == pages * PAGE ? 0 : -ENOENT;
+}
+
+int dirty_unmap(int container, __u64 iova, size_t pages, __u64 *bitmap)
+{
+	memset(bitmap, 0, bitmap_size(pages));
+	return dirty_unmap_into(container, iova, pages, bitmap);
 }
 
 /*

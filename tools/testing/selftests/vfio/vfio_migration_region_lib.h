@@ -169,6 +169,7 @@ int dirty_start(int container);
 int dirty_stop(int container);
 int dirty_get(int container, __u64 iova, size_t pages, __u64 *bitmap);
 int dirty_get_into(int container, __u64 iova, size_t pages, void *bitmap);
+int dirty_unmap_into(int container, __u64 iova, size_t pages, void *bitmap);
 int dirty_unmap(int container, __u64 iova, size_t pages, __u64 *bitmap);
 
 int pair_open(struct pair *p, const char *type, unsigned long window);
