@@ -567,6 +567,57 @@ TEST_F(dma, bitmap_is_fresh)
 	munmap(memory, MANY * PAGE);
 }
 
+/* Who asks for some pages learns of those beside them when it asks for those */
+TEST_F(dma, neighbours_are_not_forgotten)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 iova = IOVA + 2 * GUEST, dirty;
+	unsigned int i;
+
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, container_map(container, self->other,
+					   iova + i * PAGE, PAGE));
+	ASSERT_EQ(0, dirty_start(container));
+	for (i = 0; i < 3; i++)
+		ASSERT_EQ(0, dma(d, iova + i * PAGE, 0, PAGE,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dirty_get(container, iova + PAGE, 1, &dirty));
+	EXPECT_EQ(1, dirty);
+	ASSERT_EQ(0, dirty_get(container, iova, 3, &dirty));
+	EXPECT_EQ(5, dirty);
+	ASSERT_EQ(0, dirty_stop(container));
+	ASSERT_EQ(0, container_unmap(container, iova, 3 * PAGE));
+}
+
+#define FAR		(8 * PAGE)	/* as a page of a bitmap has bits */
+
+/* Its mappings may be far apart and have come in any order, the memory is fresh */
+TEST_F(dma, mappings_far_apart_are_told)
+{
+	struct dev *d = &self->p.a;
+	int container = d->u.container;
+	__u64 iova = IOVA + 2 * GUEST, *bitmap;
+	int i;
+
+	bitmap = mmap(NULL, 5 * PAGE, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, bitmap);
+	for (i = 4; i >= 0; i--)
+		ASSERT_EQ(0, container_map(container, self->other,
+					   iova + i * FAR * PAGE, PAGE));
+	ASSERT_EQ(0, dirty_start(container));
+	for (i = 0; i < 5; i++)
+		ASSERT_EQ(0, dma(d, iova + i * FAR * PAGE, 0, PAGE,
+				 self->path | MSCRATCH_DMA_TO_GUEST));
+	ASSERT_EQ(0, dirty_get_into(container, iova, 4 * FAR + 1, bitmap));
+	for (i = 0; i < 5; i++)
+		EXPECT_EQ(1, bitmap[i * FAR / 64]);
+	ASSERT_EQ(0, dirty_stop(container));
+	ASSERT_EQ(0, container_unmap(container, iova, (4 * FAR + 1) * PAGE));
+	munmap(bitmap, 5 * PAGE);
+}
+
 /*
  * What a write has got at is known to be dirty, though it fails at what comes
  * behind: memory that its owner may not access, or that is gone.

@@ -307,6 +307,27 @@ static void several_late(void)
 			 "two drivers that let go late: each is asked again\n");
 }
 
+/* Whose page is above what is unmapped is not told, and keeps it. */
+static void neighbour_above(void)
+{
+	int ret = container_map(u.container, page, IOVA, PAGE) ?:
+		  container_map(u.container, page, IOVA + PAGE, PAGE) ?:
+		  container_map(u.container, page, IOVA + 2 * PAGE, PAGE) ?:
+		  pin(IOVA + PAGE, 0) ?:
+		  pin_by(second.device, IOVA + 2 * PAGE, 0);
+
+	if (ret)
+		ksft_exit_fail_msg("no mapping: %s\n", strerror(-ret));
+	ret = unmap(2 * PAGE);
+	ksft_test_result(!ret && pinned().told == 1 &&
+			 !pinned_by(second.device).told &&
+			 pinned_by(second.device).iova == IOVA + 2 * PAGE,
+			 "page above what is unmapped: stays pinned\n");
+	ret = unmap(3 * PAGE);
+	if (ret)
+		ksft_exit_fail_msg("no unmap: %s\n", strerror(-ret));
+}
+
 /* What a page is pinned for already says nothing of what it may be pinned for. */
 static void read_only_memory(void)
 {
@@ -439,7 +460,7 @@ int main(void)
 	struct mdev m;
 
 	ksft_print_header();
-	ksft_set_plan(22);
+	ksft_set_plan(23);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	ret = pin_devices_begin();
 	if (ret)
@@ -521,6 +542,7 @@ int main(void)
 	if (ret)
 		ksft_exit_fail_msg("the second page stays: %s\n", strerror(-ret));
 	several_late();
+	neighbour_above();
 	tracking_stopped();
 	read_only_memory();
 
