@@ -49,7 +49,9 @@
 #define MEMORY_FILE	"/tmp/vfio_migration_region.memory"
 #define GDB_SOCKET	"/tmp/vfio_migration_region.gdb.sock"
 
+#ifndef ARRAY_SIZE
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#endif
 
 /* Seconds for a condition to come true, for a debug kernel in an emulator */
 #define LIMIT		60
