@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <assert.h>
 #include <dirent.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -268,6 +269,68 @@ void pattern(void *buf, size_t size, __u64 seed)
 	seed = (seed + 1) * 0x9e3779b97f4a7c15ULL;
 	for (i = 0; i < size / sizeof(*word); i++)
 		word[i] = random_next(&seed);
+}
+
+/* xxh64 as its specification has it, and not as the kernel does */
+#define XXH_1	0x9E3779B185EBCA87ULL
+#define XXH_2	0xC2B2AE3D27D4EB4FULL
+#define XXH_3	0x165667B19E3779F9ULL
+#define XXH_4	0x85EBCA77C2B2AE63ULL
+#define XXH_5	0x27D4EB2F165667C5ULL
+
+static __u64 turned(__u64 value, unsigned int bits)
+{
+	return value << bits | value >> (64 - bits);
+}
+
+static __u64 lane(__u64 sum, __u64 word)
+{
+	return turned(sum + word * XXH_2, 31) * XXH_1;
+}
+
+/* The next @len bytes as a number, the first one is the lowest */
+static inline __u64 number(const unsigned char **at, size_t len)
+{
+	__u64 value = 0;
+
+	memcpy(&value, *at, len);
+	*at += len;
+
+	return le64toh(value);
+}
+
+static __u64 merged(__u64 sum, __u64 lane_sum)
+{
+	return (sum ^ lane(0, lane_sum)) * XXH_1 + XXH_4;
+}
+
+__u64 xxh64(const void *data, size_t len)
+{
+	const unsigned char *at = data, *end = at + len;
+	__u64 a = XXH_1 + XXH_2, b = XXH_2, c = 0, d = -XXH_1;
+	__u64 sum = XXH_5;
+
+	while (end - at >= 32) {
+		a = lane(a, number(&at, 8));
+		b = lane(b, number(&at, 8));
+		c = lane(c, number(&at, 8));
+		d = lane(d, number(&at, 8));
+	}
+	if (len >= 32) {
+		sum = turned(a, 1) + turned(b, 7) + turned(c, 12) + turned(d, 18);
+		sum = merged(merged(merged(merged(sum, a), b), c), d);
+	}
+	sum += len;
+	while (end - at >= 8)
+		sum = turned(sum ^ lane(0, number(&at, 8)), 27) * XXH_1 + XXH_4;
+	if (end - at >= 4)
+		sum = turned(sum ^ number(&at, 4) * XXH_1, 23) * XXH_2 + XXH_3;
+	while (at < end)
+		sum = turned(sum ^ number(&at, 1) * XXH_5, 11) * XXH_1;
+	sum = (sum ^ sum >> 33) * XXH_2;
+	sum = (sum ^ sum >> 29) * XXH_3;
+
+	return sum ^ sum >> 32;
 }
 
 int param_set(const char *name, unsigned long value)

@@ -103,6 +103,9 @@ static inline __u64 random_next(__u64 *seed)
 
 void pattern(void *buf, size_t size, __u64 seed);
 
+/* The checksum of a stream, with a seed of 0 */
+__u64 xxh64(const void *data, size_t len);
+
 int param_set(const char *name, unsigned long value);
 int params_default(void);
 

@@ -757,67 +757,6 @@ struct registers {
 	__u32 reserved;
 };
 
-/* xxh64 as its specification has it, and not as the kernel does */
-#define XXH_1	0x9E3779B185EBCA87ULL
-#define XXH_2	0xC2B2AE3D27D4EB4FULL
-#define XXH_3	0x165667B19E3779F9ULL
-#define XXH_4	0x85EBCA77C2B2AE63ULL
-#define XXH_5	0x27D4EB2F165667C5ULL
-
-static __u64 turned(__u64 value, unsigned int bits)
-{
-	return value << bits | value >> (64 - bits);
-}
-
-static __u64 lane(__u64 sum, __u64 word)
-{
-	return turned(sum + word * XXH_2, 31) * XXH_1;
-}
-
-/* The next @len bytes as a number, the first one is the lowest */
-static __u64 next(const unsigned char **at, unsigned int len)
-{
-	__u64 value = 0;
-	unsigned int i;
-
-	for (i = 0; i < len; i++)
-		value |= (__u64)*(*at)++ << 8 * i;
-
-	return value;
-}
-
-/* The checksum of a stream, with a seed of 0 */
-static __u64 sum_of(const void *data, size_t len)
-{
-	static const unsigned int turns[] = { 1, 7, 12, 18 };
-	const unsigned char *at = data, *end = at + len;
-	__u64 lanes[] = { XXH_1 + XXH_2, XXH_2, 0, -XXH_1 };
-	__u64 sum = XXH_5;
-	unsigned int i;
-
-	while (end - at >= 32) {
-		for (i = 0; i < 4; i++)
-			lanes[i] = lane(lanes[i], next(&at, 8));
-	}
-	if (len >= 32) {
-		for (sum = 0, i = 0; i < 4; i++)
-			sum += turned(lanes[i], turns[i]);
-		for (i = 0; i < 4; i++)
-			sum = (sum ^ lane(0, lanes[i])) * XXH_1 + XXH_4;
-	}
-	sum += len;
-	while (end - at >= 8)
-		sum = turned(sum ^ lane(0, next(&at, 8)), 27) * XXH_1 + XXH_4;
-	if (end - at >= 4)
-		sum = turned(sum ^ next(&at, 4) * XXH_1, 23) * XXH_2 + XXH_3;
-	while (at < end)
-		sum = turned(sum ^ next(&at, 1) * XXH_5, 11) * XXH_1;
-	sum = (sum ^ sum >> 33) * XXH_2;
-	sum = (sum ^ sum >> 29) * XXH_3;
-
-	return sum ^ sum >> 32;
-}
-
 struct craft {
 	struct pair p;
 	struct stream s;
@@ -891,7 +830,7 @@ static void put_run(struct craft *c, __u64 pos, __u64 len)
 
 static void put_end(struct craft *c)
 {
-	put_record(c, MAGIC_END, c->s.size, 0, sum_of(c->s.data, c->s.size));
+	put_record(c, MAGIC_END, c->s.size, 0, xxh64(c->s.data, c->s.size));
 }
 
 static void put_all(struct craft *c)
@@ -1268,7 +1207,7 @@ TEST_F(crafted, other_records_are_refused)
 
 	/* Ends that are none */
 	put_all(c);
-	sum = sum_of(c->s.data, c->s.size);
+	sum = xxh64(c->s.data, c->s.size);
 	put_record(c, MAGIC_END, c->s.size, 0, sum + 1);
 	EXPECT_EQ(0, refuses_now(c));
 	put_all(c);
