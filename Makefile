@@ -15,7 +15,7 @@ export
 all: ## build the patched kernel, boot the machines, print what they answer
 	@scripts/check table
 
-check: ## all gates, all machines, all tests, a third of the mutants (MUTANTS=all)
+check: ## all gates, all machines, all tests, a share of the mutants (MUTANTS=all)
 	@scripts/check all
 
 ##@ Parts of it

@@ -21,17 +21,24 @@ all) ;;
 *) false ;;
 esac || die "MUTANTS=$MUTANTS is no share of the mutants: set it to all, or to 2/3 for the second third of them, or leave it out"
 
+mutants_count()
+{
+	"$top/scripts/mutants" list | wc -l
+}
+
 # mutants_turn: what a run of everything tries, where the user has not said it. All
-# mutants take more than an hour of processor time, so it is a third of them. The
-# commit decides which: it is judged by the same ones on every host, and the next
-# commit by others.
+# mutants of the default pin take two hours of processor time, so it is a share that
+# has about forty of them. The commit decides which share: it is judged by the same
+# mutants on every host, and the next commit by others.
 mutants_turn()
 {
 	[ -z "${MUTANTS:-}" ] || return 0
+	turn_of=$(($(mutants_count) / 45 + 1))
+	[ "$turn_of" -le 9 ] || turn_of=9
 	turn_commit=$(project_commit | cut -c1-7)
 	case $turn_commit in
-	*[!0-9a-f]* | '') MUTANTS=1/3 ;;
-	*) MUTANTS=$((0x$turn_commit % 3 + 1))/3 ;;
+	*[!0-9a-f]* | '') MUTANTS=1/$turn_of ;;
+	*) MUTANTS=$((0x$turn_commit % turn_of + 1))/$turn_of ;;
 	esac
 	export MUTANTS
 }
