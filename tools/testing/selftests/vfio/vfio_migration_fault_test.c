@@ -41,6 +41,8 @@
 #define IOVA		0x10000000ULL
 #define ELSEWHERE	0x20000000ULL
 #define CONFIG		256
+/* One for each container with a backend */
+#define TYPE1_REFERENCES "/sys/module/vfio_iommu_type1/refcnt"
 
 FIXTURE(fault)
 {
@@ -905,6 +907,7 @@ struct look {
 	int absent;
 	__u64 iova;
 	bool unmap;
+	const struct dev *not_its;	/* a device that it has no part in */
 	char *other;		/* memory that comes in place of the second's */
 	int told[2];		/* a thread to put it there */
 	int says[2];
@@ -942,6 +945,10 @@ static void look_at_pages(struct look *l)
 	pthread_t thread;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (l->not_its) {
+		close(l->not_its->u.device);
+		close(l->not_its->u.group);
+	}
 	memory = page_alloc(3 * PIECE_PAGES * PAGE);
 	l->other = memory + 2 * PIECE_PAGES * PAGE;
 	if (!buf || !memory || piece_map(l, memory, FIRST) ||
@@ -1170,6 +1177,75 @@ static long long number_get(const char *path)
 	fclose(f);
 
 	return value;
+}
+
+/*
+ * The last device leaves a container that somebody is in a call of: the call ends on
+ * what it began with, and not on what another container has in that place.
+ */
+TEST_F(fault, call_outlives_the_devices_of_its_container)
+{
+	long long backends = number_get(TYPE1_REFERENCES);
+	char *memory = page_alloc(PIECE_PAGES * PAGE), byte = 1;
+	struct dev one, next[4];
+	unsigned int how, i;
+	struct look *l;
+	__u64 dirty[2];
+	pid_t pid;
+
+	l = mmap(NULL, sizeof(*l), PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, l);
+	ASSERT_NE(NULL, memory);
+	for (how = 0; how < 2; how++) {
+		ASSERT_EQ(0, dev_create(&one, TYPE, 2));
+		ASSERT_EQ(0, dev_open(&one));
+		memset(l, 0, sizeof(*l));
+		l->container = one.u.container;
+		l->iova = IOVA;
+		l->unmap = how & 1;
+		l->not_its = &one;
+		TH_LOG("%s", l->unmap ? "unmap" : "get");
+		pid = look_start(l);
+		ASSERT_LT(0, pid);
+		ASSERT_EQ(0, dirty_start(l->container));
+		ASSERT_EQ(0, page_dirty(&one, l, 4));
+		ASSERT_EQ(0, page_dirty(&one, l, SECOND));
+		ASSERT_EQ(1, write(l->go[1], &byte, 1));
+		ASSERT_EQ(true, waits_for_page(l->absent, pid));
+
+		dev_close(&one);
+		for (i = 0; i < 4; i++) {
+			ASSERT_EQ(0, dev_create(&next[i], TYPE, 3 + i));
+			ASSERT_EQ(0, dev_open(&next[i]));
+			ASSERT_EQ(0, container_map(next[i].u.container, memory,
+						   IOVA + SECOND * PAGE,
+						   PIECE_PAGES * PAGE));
+			ASSERT_EQ(0, dirty_start(next[i].u.container));
+			ASSERT_EQ(0, page_dirty(&next[i], l, SECOND + 1));
+		}
+		ASSERT_EQ(0, ioctl(l->absent, VFIO_TEST_MIGRATION_GIVE));
+		EXPECT_EQ(true, ends(pid, 0));
+		EXPECT_EQ(l->unmap ? -ENOENT : 0, l->ret);
+		EXPECT_EQ(0, l->dirty[1]);
+
+		for (i = 0; i < 4; i++) {
+			ASSERT_EQ(0, dirty_get(next[i].u.container, IOVA,
+					       LOOK_PAGES, dirty));
+			EXPECT_EQ(0, dirty[0]);
+			EXPECT_EQ(1ULL << (SECOND + 1 - 64), dirty[1]);
+			EXPECT_EQ(0, container_unmap(next[i].u.container,
+						     IOVA + SECOND * PAGE,
+						     PIECE_PAGES * PAGE));
+			dev_close(&next[i]);
+			EXPECT_EQ(0, dev_remove(&next[i]));
+		}
+		look_close(l);
+		EXPECT_EQ(0, dev_remove(&one));
+		EXPECT_EQ(backends, number_get(TYPE1_REFERENCES));
+	}
+	munmap(l, sizeof(*l));
+	munmap(memory, PIECE_PAGES * PAGE);
 }
 
 /*
