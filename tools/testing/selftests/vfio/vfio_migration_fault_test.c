@@ -909,6 +909,7 @@ struct look {
 	bool unmap;
 	const struct dev *not_its;	/* a device that it has no part in */
 	char *other;		/* memory that comes in place of the second's */
+	size_t there;		/* and at which page */
 	int told[2];		/* a thread to put it there */
 	int says[2];
 	int go[2];
@@ -923,7 +924,6 @@ static int piece_map(const struct look *l, char *memory, size_t at)
 			     PIECE_PAGES * PAGE);
 }
 
-/* A page further on than the second mapping was */
 static void *piece_replace(void *arg)
 {
 	struct look *l = arg;
@@ -932,7 +932,7 @@ static void *piece_replace(void *arg)
 	if (read(l->told[0], &byte, 1) == 1 &&
 	    !container_unmap(l->container, l->iova + SECOND * PAGE,
 			     PIECE_PAGES * PAGE) &&
-	    !piece_map(l, l->other, SECOND + 1) &&
+	    !piece_map(l, l->other, l->there) &&
 	    write(l->says[1], &byte, 1) == 1)
 		return NULL;
 	_exit(1);
@@ -1006,6 +1006,7 @@ static int page_dirty(const struct dev *d, const struct look *l, size_t at)
 enum meanwhile {
 	NOTHING,
 	MAPPING_REPLACED,
+	MAPPING_OUTGROWN,	/* replaced by one that ends beyond the range */
 	TRACKING_STOPPED,
 	LOOK_KILLED,
 	MEANWHILES
@@ -1041,8 +1042,10 @@ TEST_F(fault, bitmap_keeps_nobody_from_the_container)
 		memset(l, 0, sizeof(*l));
 		l->container = container;
 		/* A mapping is its owner's to take back */
-		l->iova = IOVA + how * LOOK_PAGES * PAGE;
+		l->iova = IOVA + 2 * how * LOOK_PAGES * PAGE;
 		l->unmap = how & 1;
+		l->there = what == MAPPING_OUTGROWN ?
+			   LOOK_PAGES - PIECE_PAGES / 2 : SECOND + 1;
 		TH_LOG("%s, %u", l->unmap ? "unmap" : "get", what);
 		pid = look_start(l);
 		ASSERT_LT(0, pid);
@@ -1069,6 +1072,11 @@ TEST_F(fault, bitmap_keeps_nobody_from_the_container)
 			ASSERT_EQ(1, read(l->says[0], &byte, 1));
 			ASSERT_EQ(0, page_dirty(d, l, 77));
 			expected[1] = 1ULL << (77 - 64);
+			break;
+		case MAPPING_OUTGROWN:
+			ASSERT_EQ(1, write(l->told[1], &byte, 1));
+			ASSERT_EQ(1, read(l->says[0], &byte, 1));
+			want = -EINVAL;
 			break;
 		case TRACKING_STOPPED:
 			ASSERT_EQ(0, dirty_stop(container));
