@@ -21,6 +21,10 @@
 #include "../kselftest_harness.h"
 #include "vfio_group_domain_lib.h"
 
+/* The limit is for a hang; emulated machines take their time */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	300
+
 #define IOVA	0x10000000ULL
 #define IOVA_2	0x20000000ULL
 #define PAGE	4096UL
