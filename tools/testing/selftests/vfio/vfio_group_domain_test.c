@@ -83,8 +83,12 @@ static void *thread_remove(void *arg)
 	return NULL;
 }
 
-/* In so many looks a removal that waits for no group would have gone on */
-#define LOOKS	1000
+/*
+ * In so many looks a removal that waits for no group would have gone on.  One that
+ * waits for an open device is awake every ten seconds, to ask for it again: with
+ * KASAN on a busy host a thousand looks took longer.
+ */
+#define LOOKS	200
 
 /*
  * True when the removal sleeps on somebody else, false if it is through.  On
